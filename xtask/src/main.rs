@@ -1,2 +1,3 @@
 //! Front door of the project.
+mod carveouts;
 fn main() {}
