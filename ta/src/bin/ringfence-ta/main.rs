@@ -25,14 +25,12 @@ use optee_utee::{
     trace_println, Error, ParametersAny, ParametersNone, Result,
 };
 use ringfence_proto::command::result;
+use ringfence_proto::firewall::MAX_RANGES;
 use ringfence_ta::instance::{Instance, Session};
 use ringfence_ta::policy::Client;
 use ringfence_ta::refusal::Refusal;
 
 use firewall_session::FirewallSession;
-
-/// Ranges that can be protected at once.
-const MAX_RANGES: usize = 1024;
 
 /// The one instance's state.
 type State = Instance<FirewallSession, fn() -> u64, MAX_RANGES>;
