@@ -81,7 +81,6 @@ impl SecureSession {
         );
         self.invoke("describe itself", command::INFO, &mut operation)?;
         let length = operation.parameters().0.updated_size();
-        drop(operation);
         let answer = answer
             .get(..length)
             .ok_or(Error::Answer("more bytes than there is room for"))?;
