@@ -132,8 +132,9 @@ impl From<&uapi::BufferInfo> for BufferInfo {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{pipe, Read, Write};
+    use std::io::{Read, Write};
     use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixStream;
 
     use super::*;
 
@@ -158,7 +159,7 @@ mod tests {
 
     #[test]
     fn an_fd_of_ones_own_process_can_be_had() {
-        let (mut reader, mut writer) = pipe().unwrap();
+        let (mut reader, mut writer) = UnixStream::pair().unwrap();
         let pid = std::process::id();
         let copy = Buffer::of_process(pid, writer.as_raw_fd()).unwrap();
         assert_ne!(copy.as_fd().as_raw_fd(), writer.as_raw_fd());
@@ -167,7 +168,7 @@ mod tests {
         drop(copy);
         let mut seen = String::new();
         reader.read_to_string(&mut seen).unwrap();
-        assert_eq!(seen, "x", "both references are gone, so the pipe ended");
+        assert_eq!(seen, "x", "both references are gone, so the stream ended");
     }
 
     #[test]

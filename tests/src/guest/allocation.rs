@@ -7,12 +7,14 @@ use std::fs::File;
 use std::mem::size_of;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::path::Path;
+use std::ptr;
 
 use ringfence::buffer::Buffer;
 use ringfence::heap::HEAPS_PATH;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
-use rustix::ioctl::{ioctl, opcode, Ioctl, IoctlOutput, Opcode};
+use rustix::ioctl::{ioctl, opcode, Ioctl, IoctlOutput, Opcode, Updater};
+use rustix::mm::{mmap_anonymous, mprotect, munmap, MapFlags, MprotectFlags, ProtFlags};
 
 /// `struct dma_heap_allocation_data`.
 #[derive(Debug, Clone, Copy)]
@@ -81,18 +83,57 @@ pub fn ioctl_sized(file: &File, magic: u8, number: u8, argument: &mut [u8]) -> R
     unsafe { ioctl(file, raw) }
 }
 
-/// Calls an ioctl with an argument at an address that the kernel can't write.
-///
-/// # Safety
-///
-/// At `address` there must be no memory that may be written to, or none whose
-/// change matters.
-pub unsafe fn ioctl_at(file: &File, opcode: Opcode, address: *mut c_void) -> Result<(), Errno> {
+/// A page that can be read and not written, so that no answer fits there.
+#[derive(Debug)]
+pub struct ReadOnlyPage(*mut c_void);
+
+impl ReadOnlyPage {
+    const SIZE: usize = 4096;
+
+    /// A page that begins with the words, and goes on with zeros.
+    pub fn new(words: &[u64]) -> Result<Self, Errno> {
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: A new mapping at an address of the kernel's choice.
+        let page = Self(unsafe {
+            mmap_anonymous(ptr::null_mut(), Self::SIZE, protection, MapFlags::PRIVATE)
+        }?);
+        let room = page.0.cast::<u64>();
+        for (index, word) in words.iter().enumerate().take(Self::SIZE / 8) {
+            // SAFETY: The index is inside the page, which is writable and aligned.
+            unsafe { room.add(index).write(*word) };
+        }
+        // SAFETY: Nobody writes to the page from here on.
+        unsafe { mprotect(page.0, Self::SIZE, MprotectFlags::READ) }?;
+        Ok(page)
+    }
+
+    /// Calls an ioctl with the page as its argument.
+    pub fn ioctl(&self, file: &File, opcode: Opcode) -> Result<(), Errno> {
+        let raw = Raw {
+            opcode,
+            argument: self.0,
+        };
+        // SAFETY: The kernel reads a page that is there, and finds that it must
+        // not write to it.
+        unsafe { ioctl(file, raw) }
+    }
+}
+
+impl Drop for ReadOnlyPage {
+    fn drop(&mut self) {
+        // SAFETY: The mapping is this value's own. It can fail for addresses
+        // only that were never mapped.
+        let _ = unsafe { munmap(self.0, Self::SIZE) };
+    }
+}
+
+/// Calls an ioctl with its argument at address 0.
+pub fn ioctl_null(file: &File, opcode: Opcode) -> Result<(), Errno> {
     let raw = Raw {
         opcode,
-        argument: address,
+        argument: ptr::null_mut(),
     };
-    // SAFETY: By the caller's promise.
+    // SAFETY: There is no memory at address 0.
     unsafe { ioctl(file, raw) }
 }
 
@@ -105,7 +146,7 @@ pub fn open(heap: &str) -> anyhow::Result<File> {
 /// Allocates with exactly these fields.
 pub fn allocate(heap: &File, mut data: AllocationData) -> Result<Buffer, Errno> {
     // SAFETY: `data` has the ioctl's size, and is borrowed mutably for the call.
-    unsafe { ioctl_at(heap, ALLOC, (&raw mut data).cast()) }?;
+    unsafe { ioctl(heap, Updater::<ALLOC, _>::new(&mut data)) }?;
     let fd = i32::try_from(data.fd).map_err(|_| Errno::BADF)?;
     // SAFETY: The call has succeeded, so this is a new fd that nobody else owns.
     Ok(Buffer::from(unsafe { OwnedFd::from_raw_fd(fd) }))

@@ -155,3 +155,15 @@ pub fn expect_code<T>(outcome: Result<T, Code>, expected: Code, what: &str) -> a
 pub fn expect_done<T>(outcome: Result<T, Code>, what: &str) -> anyhow::Result<T> {
     outcome.map_err(|code| anyhow::anyhow!("{what}: refused with {code:#010x}"))
 }
+
+/// Where the firewall of a test build can be made to fail.
+pub mod fail_point {
+    /// The firmware fences a block of 2 MiB, or a part of it.
+    pub const FENCE: u32 = 1;
+    /// The firmware opens a block.
+    pub const OPEN: u32 = 2;
+    /// The firewall zeroes a window.
+    pub const SCRUB: u32 = 3;
+    /// The firewall maps a window for the trusted application.
+    pub const MAP: u32 = 4;
+}
