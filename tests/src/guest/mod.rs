@@ -10,6 +10,7 @@ pub mod memory;
 pub mod module;
 pub mod ta;
 pub mod tee_ioctl;
+pub mod video;
 
 use ringfence::control::Control;
 use ringfence::heap::HeapInfo;

@@ -25,7 +25,15 @@ pub fn is_loaded(name: &str) -> anyhow::Result<bool> {
 
 /// Loads a module and what it depends on.
 pub fn load(name: &str) -> anyhow::Result<()> {
-    let output = Command::new("modprobe").arg(name).output()?;
+    load_with(name, &[])
+}
+
+/// Loads a module with parameters; a loaded one keeps those that it has.
+pub fn load_with(name: &str, parameters: &[&str]) -> anyhow::Result<()> {
+    let output = Command::new("modprobe")
+        .arg(name)
+        .args(parameters)
+        .output()?;
     anyhow::ensure!(
         output.status.success(),
         "modprobe {name}: {}: {}",

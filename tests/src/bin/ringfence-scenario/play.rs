@@ -197,30 +197,41 @@ fn digests(job: &Job, parts: &[Part], report: &mut Report) -> anyhow::Result<()>
 }
 
 fn attempts(parts: &[Part], heap: &HeapInfo, report: &mut Report) {
+    report.promise("mmap", mmap_refused(parts));
+    report.promise("/dev/mem, first and last pages", readers_killed(parts));
+    report.promise("/dev/mem, a free page beside them", neighbour(parts, heap));
+}
+
+fn mmap_refused(parts: &[Part]) -> anyhow::Result<String> {
     for (number, part) in (1..).zip(parts) {
-        let mapped = dma_buf::map(&part.buffer, 4096, 0, ProtFlags::READ, MapFlags::SHARED);
-        let outcome = match mapped {
-            Err(Errno::PERM) => Ok("refused by the kernel: EPERM, Operation not permitted".into()),
-            Err(errno) => Err(anyhow::anyhow!("{errno}, not EPERM")),
-            Ok(()) => Err(anyhow::anyhow!("it can be mapped")),
-        };
-        report.promise(&format!("mmap of buffer {number}"), outcome);
-        for (which, page) in [
-            ("first", part.range.page(0)),
-            ("last", part.range.last_page()),
-        ] {
-            report.promise(
-                &format!("/dev/mem, {which} page of buffer {number}"),
-                memory::expect_killed(page, "a protected page").map(|signal| {
-                    format!(
-                        "reader of {:#x} killed by the CPU: signal {signal}",
-                        page.start
-                    )
-                }),
-            );
+        match dma_buf::map(&part.buffer, 4096, 0, ProtFlags::READ, MapFlags::SHARED) {
+            Err(Errno::PERM) => {}
+            Err(errno) => anyhow::bail!("buffer {number}: {errno}, not EPERM"),
+            Ok(()) => anyhow::bail!("buffer {number} can be mapped"),
         }
     }
-    report.promise("/dev/mem, a free page beside them", neighbour(parts, heap));
+    Ok(format!(
+        "refused by the kernel for {} of {} buffers: EPERM",
+        parts.len(),
+        parts.len()
+    ))
+}
+
+fn readers_killed(parts: &[Part]) -> anyhow::Result<String> {
+    let mut signals = Vec::new();
+    for part in parts {
+        for page in [part.range.page(0), part.range.last_page()] {
+            signals.push(memory::expect_killed(page, "a protected page")?);
+        }
+    }
+    let killed = signals.len();
+    signals.dedup();
+    let [signal] = signals.as_slice() else {
+        anyhow::bail!("readers were killed by different signals: {signals:?}");
+    };
+    Ok(format!(
+        "{killed} readers, {killed} killed by the CPU's refusal: signal {signal}"
+    ))
 }
 
 /// The same look at a page that is not protected: it must be possible, or the

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 
 use ringfence_tests::guest::memory::{expect_killed, expect_zero};
+use ringfence_tests::guest::video::Capture;
 use ringfence_tests::guest::{dma_buf, expect_errno, heap_info, module};
 use rustix::io::Errno;
 
@@ -20,6 +21,7 @@ pub const TESTS: &[Test] = &[
         listed_devices,
     ),
     ("a_buffer_can_be_imported_many_times", many_imports),
+    ("a_device_maps_buffers_for_its_dma", mapped_buffers),
     ("fdinfo_names_heap_and_size", fdinfo_names_the_heap),
     ("an_open_buffer_takes_syncs", open_buffers_sync),
     ("unknown_dma_buf_ioctls_are_refused", unknown_ioctls),
@@ -97,6 +99,33 @@ fn many_imports() -> anyhow::Result<()> {
     drop(one);
     let _ = last;
     expect_zero(range, "after the device was closed")
+}
+
+fn mapped_buffers() -> anyhow::Result<()> {
+    const SIZE: u64 = 8 << 20;
+    for heap in [CAMERA, VIDEO] {
+        let before = heap_info(heap)?;
+        let device = Capture::open()?;
+        let (buffer, range) = region::allocate(heap, SIZE)?;
+        if heap == VIDEO && has_consumers(heap) {
+            expect_errno(device.queue(&buffer), Errno::ACCESS, "an unlisted device")?;
+            continue;
+        }
+        device.queue(&buffer)?;
+        drop(buffer);
+        let during = heap_info(heap)?;
+        anyhow::ensure!(
+            during.buffers == 1,
+            "the device's buffer is gone: {during:?}"
+        );
+        if heap == VIDEO {
+            expect_killed(range.last_page(), "while a device has it mapped")?;
+        }
+        drop(device);
+        let after = heap_info(heap)?;
+        anyhow::ensure!(after == before, "{after:?}, not {before:?}");
+    }
+    Ok(())
 }
 
 fn fdinfo_names_the_heap() -> anyhow::Result<()> {
