@@ -143,6 +143,11 @@ impl Message for DigestRequest {
     const MAX_SIZE: usize = VARINT_U16 + 32 + 2 * VARINT_U64;
 }
 
+/// Most bytes of any message that a client sends.
+pub const LARGEST: usize = Licence::MAX_SIZE;
+
+const _: () = assert!(Decrypt::MAX_SIZE <= LARGEST && DigestRequest::MAX_SIZE <= LARGEST);
+
 /// Why bytes are not a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DecodeError {
