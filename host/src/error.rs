@@ -12,7 +12,7 @@ use rustix::io::Errno;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No heap has this name.
-    #[error("there is no heap {name:?}: this system has {}", list(.known))]
+    #[error("there is no heap {name:?}: this system has {}; protected heaps come with OP-TEE, see `ringfence status`", list(.known))]
     NoHeap {
         /// The name asked for.
         name: String,
@@ -77,6 +77,9 @@ pub enum Error {
     /// A licence that is no message of this protocol.
     #[error("this is no licence: {0}")]
     Licence(ringfence_proto::message::DecodeError),
+    /// There is no TEE device, or no such trusted application.
+    #[error("there is no trusted application to talk to: load the module optee, and see the kernel log for whether OP-TEE carries Ringfence's")]
+    NoSecureWorld,
     /// The secure world said no.
     #[error("the secure world did not {what}: {refusal}")]
     Secure {
@@ -146,12 +149,9 @@ impl From<io::Error> for AllocationFailure {
     }
 }
 
-/// How the TEE, or the trusted application in it, says no.
+/// How the trusted application, or the TEE before it, says no.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// There is no TEE device, or no such trusted application.
-    #[error("it is absent; load the module optee, and see the kernel log for whether OP-TEE carries Ringfence's trusted application")]
-    Absent,
     /// ACCESS_DENIED.
     #[error("access denied; the caller or the buffer's use case is not meant for this")]
     AccessDenied,
@@ -239,7 +239,8 @@ mod tests {
         };
         assert_eq!(
             error.to_string(),
-            "there is no heap \"camra\": this system has camera, protected-video"
+            "there is no heap \"camra\": this system has camera, protected-video; \
+             protected heaps come with OP-TEE, see `ringfence status`"
         );
         let error = Error::NoHeap {
             name: "camera".into(),

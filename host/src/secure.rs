@@ -16,7 +16,7 @@ use ringfence_proto::message::{self, Decrypt, Info, KeyId, Licence, Message};
 
 use crate::buffer::Handle;
 use crate::content::{Pieces, BLOCK, DEFAULT_PIECE};
-use crate::error::{Error, Refusal};
+use crate::error::Error;
 
 /// An open session to the trusted application.
 pub struct SecureSession {
@@ -39,13 +39,13 @@ impl SecureSession {
     ///
     /// # Errors
     ///
-    /// [`Refusal::Absent`] if there is no TEE or no trusted application.
+    /// [`Error::NoSecureWorld`] if there is no TEE or no trusted application.
     pub fn open() -> Result<Self, Error> {
-        let refused = |error: optee_teec::Error| Error::Secure {
-            what: "open a session",
-            refusal: match error.raw_code() {
-                result::ITEM_NOT_FOUND => Refusal::Absent,
-                code => code.into(),
+        let refused = |error: optee_teec::Error| match error.raw_code() {
+            result::ITEM_NOT_FOUND => Error::NoSecureWorld,
+            code => Error::Secure {
+                what: "open a session",
+                refusal: code.into(),
             },
         };
         let mut context = Context::new().map_err(refused)?;
@@ -91,7 +91,7 @@ impl SecureSession {
     ///
     /// # Errors
     ///
-    /// [`Refusal::WrongLicence`] if it is damaged or for another device.
+    /// [`Refusal::WrongLicence`](crate::error::Refusal::WrongLicence) if it is damaged or for another device.
     pub fn load_licence(&mut self, licence: &Licence) -> Result<(), Error> {
         let mut buffer = [0; Licence::MAX_SIZE];
         let message = encode(licence, &mut buffer);

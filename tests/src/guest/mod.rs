@@ -8,6 +8,7 @@ pub mod debug;
 pub mod dma_buf;
 pub mod memory;
 pub mod module;
+pub mod open_files;
 pub mod ta;
 pub mod tee_ioctl;
 pub mod video;

@@ -28,6 +28,7 @@ fn number(error: &Error) -> u8 {
         | Error::Open { .. }
         | Error::NoFd { .. }
         | Error::Read { .. }
+        | Error::NoSecureWorld
         | Error::WithoutTee => 3,
         Error::Foreign | Error::NotProtected { .. } | Error::Licence(_) => 5,
         Error::Allocation { reason, .. } => match reason {
@@ -38,7 +39,7 @@ fn number(error: &Error) -> u8 {
             AllocationFailure::Other(_) => 1,
         },
         Error::Secure { refusal, .. } => match refusal {
-            Refusal::Absent | Refusal::NotFound => 3,
+            Refusal::NotFound => 3,
             Refusal::OutOfMemory => 4,
             Refusal::AccessDenied
             | Refusal::BadParameters
@@ -74,7 +75,7 @@ mod tests {
             })
         };
         assert_eq!(secure(Refusal::WrongLicence), 5);
-        assert_eq!(secure(Refusal::Absent), 3);
+        assert_eq!(secure(Refusal::NotFound), 3);
         assert_eq!(secure(Refusal::Other(7)), 6);
     }
 

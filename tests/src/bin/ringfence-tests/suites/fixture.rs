@@ -9,7 +9,7 @@
 use std::env;
 use std::fs::{self, File};
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use hmac::{Hmac, KeyInit, Mac};
@@ -20,6 +20,16 @@ use ringfence_tests::job::Job;
 use sha2::Sha256;
 
 const DEFAULT_JOB: &str = "/mnt/share/job.json";
+
+fn job_path() -> PathBuf {
+    PathBuf::from(env::var_os("RINGFENCE_JOB").unwrap_or(DEFAULT_JOB.into()))
+}
+
+/// Where a file is that the job names.
+pub fn path(name: &Path) -> anyhow::Result<String> {
+    let path = job_path().with_file_name(name);
+    Ok(path.to_str().context("a path that is no text")?.to_owned())
+}
 
 /// The start of the scenario's clip.
 pub struct Fixture {
@@ -34,14 +44,12 @@ pub struct Fixture {
 impl Fixture {
     /// Reads it.
     pub fn read() -> anyhow::Result<Self> {
-        let path = PathBuf::from(env::var_os("RINGFENCE_JOB").unwrap_or(DEFAULT_JOB.into()));
-        let job = Job::read(&path)?;
-        let folder = path.parent().context("a job file has a folder")?;
-        let licence = fs::read(folder.join(&job.licence)).context("the licence")?;
+        let job = Job::read(&job_path())?;
+        let licence = fs::read(path(&job.licence)?).context("the licence")?;
         let licence = message::decode(&licence).map_err(|error| anyhow::anyhow!("{error}"))?;
         let first = job.contents().next().context("the clip is empty")?;
         let mut ciphertext = Vec::new();
-        File::open(folder.join(&job.ciphertext))
+        File::open(path(&job.ciphertext)?)
             .context("the clip")?
             .take(first.end)
             .read_to_end(&mut ciphertext)?;

@@ -17,7 +17,7 @@ use ringfence_tests::guest::allocation::{
     self, allocate, allocate_size, ioctl_null, ioctl_sized, ordinary_flags, AllocationData,
     ReadOnlyPage, ALLOC,
 };
-use ringfence_tests::guest::{dma_buf, expect_errno, heap_info};
+use ringfence_tests::guest::{dma_buf, expect_errno, heap_info, open_files};
 use rustix::fs::{fcntl_getfl, OFlags};
 use rustix::io::{fcntl_getfd, Errno, FdFlags};
 use rustix::mm::{MapFlags, ProtFlags};
@@ -46,6 +46,7 @@ pub const TESTS: &[Test] = &[
         "an_answer_that_can_not_be_written_leaks_nothing",
         an_unwritable_answer,
     ),
+    ("a_process_without_a_free_fd_leaks_nothing", no_free_fd),
     (
         "the_control_device_takes_older_and_newer_structures",
         structures_of_other_sizes,
@@ -336,6 +337,24 @@ fn an_unwritable_answer() -> anyhow::Result<()> {
         )?;
         let outcome = ioctl_null(&control, opcode);
         expect_errno(outcome, Errno::FAULT, &format!("{what} at address 0"))?;
+    }
+    Ok(())
+}
+
+fn no_free_fd() -> anyhow::Result<()> {
+    for declared in &DECLARED {
+        let heap = allocation::open(declared.name)?;
+        let before = heap_info(declared.name)?;
+        // The lowest free number is the first that is not allowed.
+        let next = raw_fd(&heap.try_clone()?);
+        let limit = open_files::Limit::set(next.try_into()?)?;
+        let outcomes: Vec<_> = (0..20).map(|_| allocate_size(&heap, 1 << 20)).collect();
+        drop(limit);
+        for outcome in outcomes {
+            expect_errno(outcome, Errno::MFILE, declared.name)?;
+        }
+        let after = heap_info(declared.name)?;
+        anyhow::ensure!(after == before, "{after:?}, not {before:?}");
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! The suites, and what holds for every test: it leaves the heaps as full and
 //! this process with as many open files as they were.
 
+mod command;
 mod dmabuf;
 mod fixture;
 mod heaps;
@@ -53,7 +54,7 @@ struct Suite {
 }
 
 /// All suites. One that unloads modules comes after those that need them.
-const SUITES: [Suite; 8] = [
+const SUITES: [Suite; 9] = [
     Suite {
         name: "heaps",
         boot: Boot::Default,
@@ -73,6 +74,11 @@ const SUITES: [Suite; 8] = [
         name: "dmabuf",
         boot: Boot::Default,
         tests: dmabuf::TESTS,
+    },
+    Suite {
+        name: "command",
+        boot: Boot::Default,
+        tests: command::TESTS,
     },
     Suite {
         name: "recovery",

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Context;
-use ringfence::error::{Error, Refusal};
+use ringfence::error::Error;
 use ringfence::heap::HEAPS_PATH;
 use ringfence::secure::SecureSession;
 use ringfence::status::{SecureWorld, Status};
@@ -63,10 +63,7 @@ fn protected_heaps_wait() -> anyhow::Result<()> {
 
 fn absence_is_said() -> anyhow::Result<()> {
     match SecureSession::open() {
-        Err(Error::Secure {
-            refusal: Refusal::Absent,
-            ..
-        }) => {}
+        Err(Error::NoSecureWorld) => {}
         Err(error) => anyhow::bail!("another error: {error}"),
         Ok(_) => anyhow::bail!("a session without OP-TEE"),
     }

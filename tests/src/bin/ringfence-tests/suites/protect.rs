@@ -4,20 +4,22 @@
 //! after.
 
 use std::collections::HashSet;
-use std::io::{BufRead, BufReader, Write};
 use std::os::fd::AsFd;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::Context;
 use ringfence::buffer::Buffer;
 use ringfence::control::Control;
 use ringfence::proto::command::result;
+use ringfence::secure::SecureSession;
 use ringfence_tests::guest::memory::{self, expect_killed, expect_zero, Outcome};
 use ringfence_tests::guest::ta::{expect_code, Ta};
-use ringfence_tests::guest::{allocation, deadline, debug, dma_buf, expect_errno, heap_info};
+use ringfence_tests::guest::{
+    allocation, deadline, debug, dma_buf, expect_errno, heap_info, open_files,
+};
 use rustix::io::Errno;
 
+use super::command::Holder;
 use super::fixture::{expect_zeros, Fixture};
 use super::region::{self, UI, VIDEO};
 use super::Test;
@@ -39,6 +41,10 @@ pub const TESTS: &[Test] = &[
     ),
     ("the_whole_region_is_one_buffer", the_whole_region),
     ("many_small_buffers_are_told_apart", many_small_buffers),
+    (
+        "more_buffers_than_the_secure_world_takes",
+        more_than_there_is_room_for,
+    ),
     (
         "a_trusted_ui_buffer_takes_no_decrypted_content",
         trusted_ui_takes_no_content,
@@ -180,6 +186,26 @@ fn many_small_buffers() -> anyhow::Result<()> {
     expect_zero(ranges[COUNT - 1].range, "the last one")
 }
 
+fn more_than_there_is_room_for() -> anyhow::Result<()> {
+    let room = SecureSession::open()?.info()?.max_ranges;
+    let _limit = open_files::Limit::set(u64::from(room) + 100)?;
+    let heap = allocation::open(VIDEO)?;
+    let mut buffers = Vec::new();
+    for _ in 0..room {
+        buffers.push(allocation::allocate_size(&heap, PAGE)?);
+    }
+    let full = heap_info(VIDEO)?;
+    for size in [PAGE, 1 << 20] {
+        let outcome = allocation::allocate_size(&heap, size);
+        expect_errno(outcome, Errno::NOMEM, "one buffer too many")?;
+        let after = heap_info(VIDEO)?;
+        anyhow::ensure!(after == full, "{after:?}, not {full:?}");
+    }
+    buffers.pop();
+    drop(allocation::allocate_size(&heap, PAGE)?);
+    Ok(())
+}
+
 fn trusted_ui_takes_no_content() -> anyhow::Result<()> {
     let fixture = Fixture::read()?;
     let (buffer, _) = region::allocate(UI, MIB)?;
@@ -195,61 +221,11 @@ fn trusted_ui_takes_no_content() -> anyhow::Result<()> {
     expect_zeros(&mut ta, handle, MIB)
 }
 
-/// `ringfence alloc`, which keeps its buffer until its standard input ends.
-struct Holder {
-    child: Child,
-    path: (u32, i32),
-}
-
-impl Holder {
-    fn start(heap: &str, size: u64) -> anyhow::Result<Self> {
-        let mut child = Command::new("ringfence")
-            .args(["alloc", "--heap", heap, "--size", &size.to_string()])
-            .args(["--hold-until-stdin", "--json"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("ringfence")?;
-        let mut line = String::new();
-        let output = child.stdout.as_mut().context("no standard output")?;
-        BufReader::new(output).read_line(&mut line)?;
-        let said: serde_json::Value = serde_json::from_str(&line).context("ringfence alloc")?;
-        let path = said["path"].as_str().context("no path")?;
-        let fd = path.rsplit('/').next().context("no fd")?.parse()?;
-        let pid = child.id();
-        anyhow::ensure!(path == format!("/proc/{pid}/fd/{fd}"), "{path}");
-        Ok(Self {
-            child,
-            path: (pid, fd),
-        })
-    }
-
-    fn buffer(&self) -> anyhow::Result<Buffer> {
-        Ok(Buffer::of_process(self.path.0, self.path.1)?)
-    }
-
-    /// Lets it end by itself.
-    fn end(mut self) -> anyhow::Result<()> {
-        if let Some(mut input) = self.child.stdin.take() {
-            input.flush()?;
-        }
-        let status = self.child.wait()?;
-        anyhow::ensure!(status.success(), "ringfence alloc: {status}");
-        Ok(())
-    }
-
-    fn kill(mut self) -> anyhow::Result<()> {
-        self.child.kill()?;
-        self.child.wait()?;
-        Ok(())
-    }
-}
-
 fn a_buffer_outlives_its_maker() -> anyhow::Result<()> {
     let before = heap_info(VIDEO)?;
-    let maker = Holder::start(VIDEO, MIB)?;
+    let maker = Holder::allocate(VIDEO, MIB)?;
     let line = debug::ranges(VIDEO)?.pop().context("no range")?;
-    anyhow::ensure!(line.pid == maker.path.0, "allocated by {line:?}");
+    anyhow::ensure!(line.pid == maker.pid, "allocated by {line:?}");
     let buffer = maker.buffer()?;
     maker.end()?;
     let info = Control::open()?.buffer(&buffer)?;
@@ -263,7 +239,7 @@ fn a_buffer_outlives_its_maker() -> anyhow::Result<()> {
 
 fn a_killed_process() -> anyhow::Result<()> {
     let before = heap_info(VIDEO)?;
-    let maker = Holder::start(VIDEO, 8 * MIB)?;
+    let maker = Holder::allocate(VIDEO, 8 * MIB)?;
     let range = debug::ranges(VIDEO)?.pop().context("no range")?.range;
     expect_killed(range.page(7), "while its maker lives")?;
     maker.kill()?;
