@@ -74,11 +74,28 @@ pub fn locate(
     }
 }
 
+/// A failure that the driver will run into; disarmed when this is dropped, so
+/// that a test which fails does not fail those after it.
+#[derive(Debug)]
+pub struct Armed(&'static str);
+
 /// Makes the driver fail the `nth` next time that it passes a point.
-pub fn inject(point: &str, nth: u32) -> anyhow::Result<()> {
+pub fn arm(point: &'static str, nth: u32) -> anyhow::Result<Armed> {
+    write_inject(&format!("{point} {nth}"))?;
+    Ok(Armed(point))
+}
+
+impl Drop for Armed {
+    fn drop(&mut self) {
+        // It was writable a moment ago; if it is not now, the next test says so.
+        let _ = write_inject(&format!("{} 0", self.0));
+    }
+}
+
+/// Writes a line to the driver's `inject` file.
+pub fn write_inject(line: &str) -> anyhow::Result<()> {
     let path = PathBuf::from(ROOT).join("inject");
-    fs::write(&path, format!("{point} {nth}\n"))
-        .with_context(|| format!("{}: {point} {nth}", path.display()))
+    fs::write(&path, format!("{line}\n")).with_context(|| format!("{}: {line}", path.display()))
 }
 
 /// The driver's fail points, each with how many passes are left before it fails.

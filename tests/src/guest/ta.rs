@@ -128,9 +128,7 @@ impl Ta {
         self.bare(command::PANIC)
     }
 
-    /// Makes the firewall fail the `nth` next time that it passes a point
-    /// (test builds).
-    pub fn inject(&mut self, point: u32, nth: u32) -> Result<(), Code> {
+    fn inject(&mut self, point: u32, nth: u32) -> Result<(), Code> {
         self.invoke(
             command::INJECT,
             ParamValue::new(point, nth, ParamType::ValueInput),
@@ -139,6 +137,29 @@ impl Ta {
             ParamNone,
         )
         .map(drop)
+    }
+}
+
+/// A failure that the firewall of a test build will run into; disarmed when
+/// this is dropped.
+pub struct Armed {
+    ta: Ta,
+    point: u32,
+}
+
+/// Makes the firewall fail the `nth` next time that it passes a
+/// [fail point](fail_point).
+pub fn arm(point: u32, nth: u32) -> anyhow::Result<Armed> {
+    let mut ta = Ta::open()?;
+    expect_done(ta.inject(point, nth), "INJECT")?;
+    Ok(Armed { ta, point })
+}
+
+impl Drop for Armed {
+    fn drop(&mut self) {
+        // An application that has died meanwhile takes the failure with it into
+        // the next test, which says so.
+        let _ = self.ta.inject(self.point, 0);
     }
 }
 

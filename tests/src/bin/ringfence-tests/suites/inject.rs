@@ -8,7 +8,7 @@ use ringfence::heap::HeapInfo;
 use ringfence::proto::command::result;
 use ringfence::secure::SecureSession;
 use ringfence_tests::guest::memory::{expect_killed, expect_zero};
-use ringfence_tests::guest::ta::{expect_done, fail_point, Ta};
+use ringfence_tests::guest::ta::{self, expect_done, fail_point, Ta};
 use ringfence_tests::guest::video::Capture;
 use ringfence_tests::guest::{allocation, debug, expect_errno, heap_info};
 use rustix::io::Errno;
@@ -71,7 +71,7 @@ fn failed_allocations() -> anyhow::Result<()> {
         let device = allocation::open(heap)?;
         let before = heap_info(heap)?;
         for (point, errno) in points {
-            debug::inject(point, 1)?;
+            let _armed = debug::arm(point, 1)?;
             let what = format!("{heap}: {point} fails");
             expect_errno(allocation::allocate_size(&device, SIZE), errno, &what)?;
             nothing_armed()?;
@@ -89,14 +89,14 @@ fn failed_allocations() -> anyhow::Result<()> {
 fn lost_answer() -> anyhow::Result<()> {
     let before = Control::open()?.heaps()?;
     let device = allocation::open(VIDEO)?;
-    debug::inject("answer", 1)?;
+    let _armed = debug::arm("answer", 1)?;
     let outcome = allocation::allocate_size(&device, SIZE);
     expect_errno(outcome, Errno::IO, "the answer to PROTECT is lost")?;
     settled(&before)?;
     anyhow::ensure!(ranges()? == (0, 0), "{:?} in the ledger", ranges()?);
 
     let (buffer, range) = region::allocate(VIDEO, SIZE)?;
-    debug::inject("answer", 1)?;
+    let _armed = debug::arm("answer", 1)?;
     drop(buffer);
     settled(&before)?;
     nothing_armed()?;
@@ -106,8 +106,8 @@ fn lost_answer() -> anyhow::Result<()> {
 fn failed_release() -> anyhow::Result<()> {
     let before = Control::open()?.heaps()?;
     let (buffer, range) = region::allocate(VIDEO, SIZE)?;
-    // UNPROTECT itself, and the two next attempts to find out what is what.
-    debug::inject("tee", 1)?;
+    // UNPROTECT is not sent; the driver asks for the list and tries once more.
+    let _armed = debug::arm("tee", 1)?;
     drop(buffer);
     settled(&before)?;
     nothing_armed()?;
@@ -127,7 +127,7 @@ fn failed_map() -> anyhow::Result<()> {
     for heap in [CAMERA, VIDEO] {
         let device = Capture::open()?;
         let (buffer, _) = region::allocate(heap, SIZE)?;
-        debug::inject("map", 1)?;
+        let _armed = debug::arm("map", 1)?;
         // V4L2 makes EINVAL of whatever errno a mapping fails with.
         let what = format!("a buffer of {heap} for a device");
         expect_errno(device.queue(&buffer), Errno::INVAL, &what)?;
@@ -142,8 +142,7 @@ fn failed_map() -> anyhow::Result<()> {
 fn fenced_in_vain(point: u32, nth: u32) -> anyhow::Result<()> {
     let before = Control::open()?.heaps()?;
     let device = allocation::open(VIDEO)?;
-    let mut ta = Ta::open()?;
-    expect_done(ta.inject(point, nth), "INJECT")?;
+    let _armed = ta::arm(point, nth)?;
     let what = format!("fail point {point}, pass {nth}");
     expect_errno(allocation::allocate_size(&device, SIZE), Errno::IO, &what)?;
     let after = Control::open()?.heaps()?;
@@ -170,8 +169,7 @@ fn failed_fence() -> anyhow::Result<()> {
 fn kept_until_asked_for(point: u32, nth: u32) -> anyhow::Result<()> {
     let before = Control::open()?.heaps()?;
     let (buffer, range) = region::allocate(VIDEO, SIZE)?;
-    let mut ta = Ta::open()?;
-    expect_done(ta.inject(point, nth), "INJECT")?;
+    let _armed = ta::arm(point, nth)?;
     drop(buffer);
 
     let what = format!("fail point {point}, pass {nth}");
@@ -229,11 +227,12 @@ fn failed_window() -> anyhow::Result<()> {
     let handle = handle(&buffer)?;
     let mut ta = Ta::open()?;
     expect_done(ta.load_licence(&fixture.licence), "LOAD_LICENCE")?;
-    expect_done(ta.inject(fail_point::MAP, 1), "INJECT")?;
+    let armed = ta::arm(fail_point::MAP, 1)?;
     match ta.decrypt(handle, &fixture.request(0), &fixture.ciphertext) {
         Err(code) => anyhow::ensure!(code != result::TARGET_DEAD, "the application has died"),
         Ok(_) => anyhow::bail!("DECRYPT worked without its window"),
     }
+    drop(armed);
     expect_killed(range.page(0), "after the failure")?;
     fixture.decrypt(&mut ta, handle)?;
     drop(buffer);
@@ -241,16 +240,24 @@ fn failed_window() -> anyhow::Result<()> {
 }
 
 fn armed_is_shown() -> anyhow::Result<()> {
-    debug::inject("record", 7)?;
-    let armed = debug::armed()?;
-    anyhow::ensure!(armed.contains(&("record".to_owned(), 7)), "{armed:?}");
+    let armed = debug::arm("record", 7)?;
+    let shown = debug::armed()?;
+    anyhow::ensure!(shown.contains(&("record".to_owned(), 7)), "{shown:?}");
     drop(region::allocate(CAMERA, PAGE)?);
-    let armed = debug::armed()?;
-    anyhow::ensure!(armed.contains(&("record".to_owned(), 6)), "{armed:?}");
-    debug::inject("record", 0)?;
+    let shown = debug::armed()?;
+    anyhow::ensure!(shown.contains(&("record".to_owned(), 6)), "{shown:?}");
+    drop(armed);
     nothing_armed()?;
-    for wrong in ["nonsense", "", "record x"] {
-        anyhow::ensure!(debug::inject(wrong, 1).is_err(), "{wrong:?} was taken");
+    for wrong in [
+        "nonsense 1",
+        "",
+        "record",
+        "record x",
+        "record -1",
+        "record 1 1",
+    ] {
+        let outcome = debug::write_inject(wrong);
+        anyhow::ensure!(outcome.is_err(), "{wrong:?} was taken");
     }
-    Ok(())
+    nothing_armed()
 }

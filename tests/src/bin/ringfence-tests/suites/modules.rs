@@ -35,14 +35,14 @@ const PAGE: u64 = 4096;
 
 /// A reference to a module is given back a moment after its last user.
 fn unload_carveout() -> anyhow::Result<()> {
-    deadline::until(Duration::from_secs(5), "rmmod ringfence_carveout", || {
+    deadline::until(Duration::from_secs(60), "rmmod ringfence_carveout", || {
         module::unload(CARVEOUT).map(Some).map_err(Into::into)
     })
 }
 
 /// Waits until all heaps are there again.
 fn all_online() -> anyhow::Result<()> {
-    deadline::until(Duration::from_secs(10), "all heaps online", || {
+    deadline::until(Duration::from_secs(60), "all heaps online", || {
         for declared in &DECLARED {
             if !heap_info(declared.name)?.online {
                 return Ok(None);

@@ -78,7 +78,7 @@ fn absence_is_said() -> anyhow::Result<()> {
 
 fn protected_heaps_come() -> anyhow::Result<()> {
     module::load("optee")?;
-    deadline::until(Duration::from_secs(20), "protected heaps online", || {
+    deadline::until(Duration::from_secs(60), "protected heaps online", || {
         Ok((heap_info(VIDEO)?.online && heap_info(UI)?.online).then_some(()))
     })?;
     for heap in [VIDEO, UI] {

@@ -244,7 +244,7 @@ fn a_killed_process() -> anyhow::Result<()> {
     expect_killed(range.page(7), "while its maker lives")?;
     maker.kill()?;
     // The parent may hear of the death before the last file is closed.
-    deadline::until(Duration::from_secs(10), "release", || {
+    deadline::until(Duration::from_secs(60), "release", || {
         Ok((heap_info(VIDEO)? == before).then_some(()))
     })?;
     expect_zero(range, "after its maker was killed")
