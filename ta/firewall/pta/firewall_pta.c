@@ -39,6 +39,8 @@ uint32_t ringfence_firewall_declare(uint64_t start, uint64_t size,
 uint32_t ringfence_firewall_invoke(uint32_t cmd, uint32_t types,
 				   TEE_Param params[TEE_NUM_PARAMS]);
 
+bool ringfence_firewall_is_test_build(void);
+
 /* The shim's services to it */
 uint64_t ringfence_shim_smc(uint32_t function, uint64_t start, uint64_t size);
 uint32_t ringfence_shim_scrub(uint64_t start, uint64_t size);
@@ -56,56 +58,8 @@ void __noreturn ringfence_shim_panic(void);
 #define DCZID_EL0_DZP		BIT(4)
 #define DCZID_EL0_BS_MASK	0xf
 
-/* Answers for a call that was made to fail; the firmware never gives it. */
-#define SMC_INJECTED_FAILURE	UINT64_MAX
-
 /* Serialises every command: the ledger has no lock of its own. */
 static struct mutex ledger_mutex = MUTEX_INITIALIZER;
-
-/* ringfence_proto::firewall::fail_point */
-enum fail_point {
-	FAIL_FENCE = 1,
-	FAIL_OPEN = 2,
-	FAIL_SCRUB = 3,
-	FAIL_MAP = 4,
-};
-
-#ifdef CFG_RINGFENCE_TEST
-#define CMD_INJECT	0x7f
-
-/* The nth next pass of the point fails; 0 means that none does. */
-static struct {
-	uint32_t point;
-	uint32_t nth;
-} injected;
-
-static TEE_Result inject(uint32_t types, TEE_Param params[TEE_NUM_PARAMS])
-{
-	if (types != TEE_PARAM_TYPES(TEE_PARAM_TYPE_VALUE_INPUT,
-				     TEE_PARAM_TYPE_NONE, TEE_PARAM_TYPE_NONE,
-				     TEE_PARAM_TYPE_NONE))
-		return TEE_ERROR_BAD_PARAMETERS;
-
-	injected.point = params[0].value.a;
-	injected.nth = params[0].value.b;
-
-	return TEE_SUCCESS;
-}
-
-static bool fails(enum fail_point point)
-{
-	if (!injected.nth || injected.point != point)
-		return false;
-
-	injected.nth--;
-	return !injected.nth;
-}
-#else
-static bool fails(enum fail_point point __unused)
-{
-	return false;
-}
-#endif
 
 /* A pseudo-TA runs on the address space of the TA that calls it. */
 static struct user_mode_ctx *caller_context(void)
@@ -125,10 +79,6 @@ uint64_t ringfence_shim_smc(uint32_t function, uint64_t start, uint64_t size)
 	struct thread_smc_args args = {
 		.a0 = function, .a1 = start, .a2 = size,
 	};
-
-	/* The low bit tells fencing (even) from opening (odd). */
-	if (size && fails(function & 1 ? FAIL_OPEN : FAIL_FENCE))
-		return SMC_INJECTED_FAILURE;
 
 	thread_smccc(&args);
 
@@ -164,9 +114,6 @@ uint32_t ringfence_shim_scrub(uint64_t start, uint64_t size)
 	struct mobj *window = NULL;
 	TEE_Result res = TEE_SUCCESS;
 	vaddr_t va = 0;
-
-	if (fails(FAIL_SCRUB))
-		return TEE_ERROR_GENERIC;
 
 	window = ringfence_shim_object(start, size);
 	if (!window)
@@ -206,9 +153,6 @@ uint32_t ringfence_shim_map(void *object, uint64_t offset, uint64_t size,
 {
 	TEE_Result res = TEE_SUCCESS;
 	vaddr_t v = 0;
-
-	if (fails(FAIL_MAP))
-		return TEE_ERROR_GENERIC;
 
 	res = vm_map(caller_context(), &v, size, TEE_MATTR_URW | TEE_MATTR_PRW,
 		     0, object, offset);
@@ -298,12 +242,7 @@ static TEE_Result invoke(void *context __unused, uint32_t cmd, uint32_t types,
 		return TEE_ERROR_ACCESS_DENIED;
 
 	mutex_lock(&ledger_mutex);
-#ifdef CFG_RINGFENCE_TEST
-	if (cmd == CMD_INJECT)
-		res = inject(types, params);
-	else
-#endif
-		res = ringfence_firewall_invoke(cmd, types, params);
+	res = ringfence_firewall_invoke(cmd, types, params);
 	mutex_unlock(&ledger_mutex);
 
 	return res;
@@ -424,9 +363,8 @@ static TEE_Result declare_carveouts(void)
 		return TEE_SUCCESS;
 	}
 
-#ifdef CFG_RINGFENCE_TEST
-	EMSG("TEST BUILD: the TA can make this firewall fail");
-#endif
+	if (ringfence_firewall_is_test_build())
+		EMSG("TEST BUILD: the TA can make this firewall fail");
 
 	while (true) {
 		node = fdt_node_offset_by_compatible(fdt, node,

@@ -3,7 +3,6 @@
 #   CFG_RINGFENCE_FIREWALL=y        to have it at all
 #   RINGFENCE_FIREWALL_DIR=<dir>    this directory, absolute
 #   RINGFENCE_FIREWALL_LIB=<file>   the ledger's static library, absolute
-#   CFG_RINGFENCE_TEST=y            for the INJECT command, in test builds only
 ifeq ($(wildcard $(RINGFENCE_FIREWALL_LIB)),)
 $(error RINGFENCE_FIREWALL_LIB=$(RINGFENCE_FIREWALL_LIB): no such file)
 endif

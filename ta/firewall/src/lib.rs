@@ -22,19 +22,20 @@
 //!   still fenced, still in the ledger, refused to everything but UNPROTECT.
 //!
 //! # Building it for OP-TEE
-//! The crate is an ordinary library on the host, so that `cargo test` needs
-//! nothing special. OP-TEE links a static library that `cargo rustc` makes of
-//! it:
+//! OP-TEE links the crate as a static library, which needs a target without
+//! floating point, position-independent code and no standard library:
 //!
 //! ```text
-//! RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Crelocation-model=pic" cargo rustc \
-//!     --package ringfence-firewall --lib --crate-type staticlib \
-//!     --profile firewall --features optee \
+//! RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Crelocation-model=pic" cargo build \
+//!     --package ringfence-firewall --lib --profile firewall --features optee \
 //!     --target aarch64-unknown-none-softfloat \
 //!     -Zbuild-std=core,panic_abort -Zbuild-std-features=
 //! ```
+//!
+//! Only on such a target it is `no_std`: on the host the standard library lends
+//! it a panic handler, so that `cargo test --workspace` needs nothing special.
 
-#![no_std]
+#![cfg_attr(target_os = "none", no_std)]
 
 pub mod extent;
 pub mod ledger;

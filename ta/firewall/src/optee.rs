@@ -12,7 +12,7 @@ use core::cell::UnsafeCell;
 use core::ffi::c_void;
 use core::ptr::NonNull;
 use ringfence_proto::command::{join, result, split, UseCase};
-use ringfence_proto::firewall::{self, LedgerRecord};
+use ringfence_proto::firewall::{self, fail_point, LedgerRecord};
 
 /// Function ids of the firmware's service (SiP, 64-bit fast calls).
 mod smc {
@@ -62,7 +62,46 @@ impl Drop for Object {
 }
 
 /// The shim's services.
-struct Shim;
+struct Shim {
+    #[cfg(feature = "test-injection")]
+    armed: Injection,
+}
+
+/// What INJECT asked for.
+#[cfg(feature = "test-injection")]
+struct Injection {
+    /// One of [`fail_point`].
+    point: u32,
+    /// Which next pass of it fails; none if 0.
+    nth: u32,
+}
+
+impl Shim {
+    const fn new() -> Self {
+        Self {
+            #[cfg(feature = "test-injection")]
+            armed: Injection { point: 0, nth: 0 },
+        }
+    }
+
+    /// Passes a point, unless INJECT made this pass fail.
+    #[cfg(feature = "test-injection")]
+    fn pass(&mut self, point: u32) -> Result<(), Refused> {
+        if self.armed.nth == 0 || self.armed.point != point {
+            return Ok(());
+        }
+        self.armed.nth -= 1;
+        match self.armed.nth {
+            0 => Err(Refused),
+            _ => Ok(()),
+        }
+    }
+
+    #[cfg(not(feature = "test-injection"))]
+    fn pass(&mut self, _point: u32) -> Result<(), Refused> {
+        Ok(())
+    }
+}
 
 fn call_firmware(function: u32, block: Extent) -> Result<(), Refused> {
     // SAFETY: the call has no precondition; the firmware checks the numbers.
@@ -76,14 +115,17 @@ impl Platform for Shim {
     type Object = Object;
 
     fn fence(&mut self, block: Extent) -> Result<(), Refused> {
+        self.pass(fail_point::FENCE)?;
         call_firmware(smc::PROTECT, block)
     }
 
     fn open(&mut self, block: Extent) -> Result<(), Refused> {
+        self.pass(fail_point::OPEN)?;
         call_firmware(smc::UNPROTECT, block)
     }
 
     fn scrub(&mut self, block: Extent) -> Result<(), Refused> {
+        self.pass(fail_point::SCRUB)?;
         // SAFETY: the ledger scrubs only blocks of declared carveouts that it
         // has fenced. Those hold no memory of OP-TEE's (`declare` is called
         // for no other), and no Rust value lives there.
@@ -103,6 +145,7 @@ impl Platform for Shim {
     }
 
     fn map(&mut self, object: &Object, offset: u64, size: u64) -> Result<u64, Refused> {
+        self.pass(fail_point::MAP)?;
         let mut va = 0;
         // SAFETY: the object is alive by its type invariant, and OP-TEE checks
         // that the window lies in it. `va` is writable.
@@ -131,7 +174,7 @@ struct Shared(UnsafeCell<Ledger<Shim>>);
 // mutex.
 unsafe impl Sync for Shared {}
 
-static LEDGER: Shared = Shared(UnsafeCell::new(Ledger::new(Shim)));
+static LEDGER: Shared = Shared(UnsafeCell::new(Ledger::new(Shim::new())));
 
 /// Runs `f` on the ledger.
 ///
@@ -278,8 +321,21 @@ fn dispatch(
             params.set(1, firewall::PROTOCOL_VERSION, ledger.regions() as u32);
             Ok(())
         }
+        #[cfg(feature = "test-injection")]
+        firewall::INJECT => {
+            let params = Params::check(types, params, [VALUE_IN, NONE, NONE])?;
+            let (point, nth) = split(params.value(0));
+            ledger.platform_mut().armed = Injection { point, nth };
+            Ok(())
+        }
         _ => Err(result::NOT_SUPPORTED),
     }
+}
+
+/// Whether the TA can make this firewall fail.
+#[no_mangle]
+extern "C" fn ringfence_firewall_is_test_build() -> bool {
+    cfg!(feature = "test-injection")
 }
 
 /// Declares a carveout whose use case is named by the `name_len` bytes at
