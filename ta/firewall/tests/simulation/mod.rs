@@ -14,7 +14,7 @@ pub use machine::{Faults, Machine, Page};
 pub use operation::Operation;
 
 use ringfence_firewall::extent::GRANULE;
-use ringfence_firewall::{Error, Ledger};
+use ringfence_firewall::{Error, Ledger, Platform};
 use ringfence_proto::command::{RangeState, UseCase};
 use ringfence_proto::firewall::LedgerRecord;
 
@@ -295,6 +295,10 @@ impl World {
             Some(_) => Ok(()),
         };
         assert_eq!(result.map(|_| ()), expected);
+        if let Ok(va) = result {
+            let seen = self.ledger.platform_mut().physical(va, size);
+            assert_eq!(seen, Some(start), "the window shows what was asked for");
+        }
         assert_eq!(before, self.snapshot());
         result
     }
