@@ -17,10 +17,7 @@ use crate::extent::{Extent, BLOCK, GRANULE};
 use crate::platform::{Platform, Refused};
 use heapless::Vec;
 use ringfence_proto::command::{result, RangeState, UseCase};
-use ringfence_proto::firewall::LedgerRecord;
-
-/// Ranges that can be fenced at a time.
-pub const MAX_RANGES: usize = 1024;
+use ringfence_proto::firewall::{LedgerRecord, MAX_RANGES};
 
 /// Carveouts that can be declared.
 pub const MAX_REGIONS: usize = 16;

@@ -5,9 +5,10 @@
 mod simulation;
 
 use ringfence_firewall::extent::{BLOCK, GRANULE};
-use ringfence_firewall::ledger::{MAX_RANGES, MAX_REGIONS, MAX_WINDOW};
+use ringfence_firewall::ledger::{MAX_REGIONS, MAX_WINDOW};
 use ringfence_firewall::{Error, Ledger, RegionError};
 use ringfence_proto::command::{result, UseCase};
+use ringfence_proto::firewall::MAX_RANGES;
 use simulation::{address, Machine, World, BASE, PAGES, UI, UI_PAGES, VIDEO, VIDEO_PAGES};
 
 #[test]

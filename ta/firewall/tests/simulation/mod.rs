@@ -16,7 +16,7 @@ pub use operation::Operation;
 use ringfence_firewall::extent::GRANULE;
 use ringfence_firewall::{Error, Ledger, Platform};
 use ringfence_proto::command::{RangeState, UseCase};
-use ringfence_proto::firewall::LedgerRecord;
+use ringfence_proto::firewall::{LedgerRecord, MAX_RANGES};
 
 /// Physical address of the first simulated page.
 pub const BASE: u64 = 0x8000_0000;
@@ -187,9 +187,7 @@ impl World {
                     Ok(_) if Self::pages(&before, &range).iter().any(|page| page.fenced) => {
                         Err(Error::Overlap)
                     }
-                    Ok(_) if before.records.len() == ringfence_firewall::ledger::MAX_RANGES => {
-                        Err(Error::Full)
-                    }
+                    Ok(_) if before.records.len() == MAX_RANGES => Err(Error::Full),
                     Ok(_) if faulted => Err(Error::Platform),
                     other => other,
                 }
