@@ -116,12 +116,12 @@ impl Job {
         if self.size == 0 {
             return Err(JobError::Contradiction("the clip is empty"));
         }
-        if self.buffer_size == 0 || self.buffer_size % 4096 != 0 {
+        if self.buffer_size == 0 || !self.buffer_size.is_multiple_of(4096) {
             return Err(JobError::Contradiction(
                 "buffer_size is not a multiple of 4096",
             ));
         }
-        if self.piece_size == 0 || self.piece_size % BLOCK != 0 {
+        if self.piece_size == 0 || !self.piece_size.is_multiple_of(BLOCK) {
             return Err(JobError::Contradiction(
                 "piece_size is not a multiple of 16",
             ));

@@ -25,7 +25,8 @@ pub struct Extent {
 impl Extent {
     /// The extent of `size` bytes from `start`, if they make one.
     pub const fn new(start: u64, size: u64) -> Option<Self> {
-        if size == 0 || (start | size) % GRANULE != 0 || start.checked_add(size).is_none() {
+        if size == 0 || !(start | size).is_multiple_of(GRANULE) || start.checked_add(size).is_none()
+        {
             return None;
         }
         // INVARIANT: just checked.

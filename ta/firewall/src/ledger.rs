@@ -336,4 +336,4 @@ impl<P: Platform> Ledger<P> {
     }
 }
 
-const _: () = assert!(MAX_WINDOW % GRANULE == 0 && BLOCK % GRANULE == 0);
+const _: () = assert!(MAX_WINDOW.is_multiple_of(GRANULE) && BLOCK.is_multiple_of(GRANULE));

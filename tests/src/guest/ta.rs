@@ -148,7 +148,7 @@ pub struct Armed {
 }
 
 /// Makes the firewall fail the `nth` next time that it passes a
-/// [fail point](fail_point).
+/// [fail point](ringfence::proto::firewall::fail_point).
 pub fn arm(point: u32, nth: u32) -> anyhow::Result<Armed> {
     let mut ta = Ta::open()?;
     expect_done(ta.inject(point, nth), "INJECT")?;
@@ -175,16 +175,4 @@ pub fn expect_code<T>(outcome: Result<T, Code>, expected: Code, what: &str) -> a
 /// Fails unless a command worked.
 pub fn expect_done<T>(outcome: Result<T, Code>, what: &str) -> anyhow::Result<T> {
     outcome.map_err(|code| anyhow::anyhow!("{what}: refused with {code:#010x}"))
-}
-
-/// Where the firewall of a test build can be made to fail.
-pub mod fail_point {
-    /// The firmware fences a block of 2 MiB, or a part of it.
-    pub const FENCE: u32 = 1;
-    /// The firmware opens a block.
-    pub const OPEN: u32 = 2;
-    /// The firewall zeroes a window.
-    pub const SCRUB: u32 = 3;
-    /// The firewall maps a window for the trusted application.
-    pub const MAP: u32 = 4;
 }

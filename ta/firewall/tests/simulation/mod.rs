@@ -53,7 +53,7 @@ struct Snapshot {
 /// The pages that a request names, if it is well-formed.
 fn request(start: u64, size: u64) -> Option<std::ops::Range<u64>> {
     let end = start.checked_add(size)?;
-    (size != 0 && start % GRANULE == 0 && size % GRANULE == 0)
+    (size != 0 && start.is_multiple_of(GRANULE) && size.is_multiple_of(GRANULE))
         .then_some(start / GRANULE..end / GRANULE)
 }
 

@@ -6,9 +6,10 @@
 use ringfence::control::Control;
 use ringfence::heap::HeapInfo;
 use ringfence::proto::command::result;
+use ringfence::proto::firewall::fail_point;
 use ringfence::secure::SecureSession;
 use ringfence_tests::guest::memory::{expect_killed, expect_zero};
-use ringfence_tests::guest::ta::{self, expect_done, fail_point, Ta};
+use ringfence_tests::guest::ta::{self, expect_done, Ta};
 use ringfence_tests::guest::video::Capture;
 use ringfence_tests::guest::{allocation, debug, expect_errno, heap_info};
 use rustix::io::Errno;
