@@ -1,2 +1,22 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The wire protocol of the Ringfence trusted application (TA).
+//!
+//! Three parties speak to each other, over two interfaces:
+//!
+//! | module | between | form |
+//! |---|---|---|
+//! | [`command`] | Linux (kernel and user space) and the TA | command numbers, values, fixed records |
+//! | [`message`] | user space and the TA | versioned [postcard](https://postcard.jamesmunns.com) messages inside memory references |
+//! | [`firewall`] | the TA and the pseudo-TA in OP-TEE's core | command numbers, values, fixed records |
+//!
+//! Every number here is part of an interface between separately built
+//! programs; `tests/wire.rs` pins all of them. [`command`] is also compiled
+//! into the Linux module from this very file, so it stands on `core` alone.
+
 #![no_std]
-//! ringfence-proto
+#![forbid(unsafe_code)]
+
+pub mod command;
+pub mod firewall;
+pub mod message;

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Commands of the firewall, the pseudo-TA in OP-TEE's core that keeps the
+//! ledger of protected ranges.
+//!
+//! Only the Ringfence TA may open a session to it. A 64-bit number travels in
+//! one value parameter as `(a, b)` = (high half, low half).
+
+/// UUID of the firewall, in the byte order of RFC 4122.
+pub const FIREWALL_UUID: [u8; 16] = [
+    0x3f, 0x61, 0xb2, 0xa8, 0x0c, 0x4e, 0x4b, 0x9d, 0x8e, 0x27, 0x71, 0xd5, 0xa6, 0xc0, 0xf9, 0x48,
+];
+
+/// Version of the commands and records in this file, as [`INFO`] reports it.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// In: physical address, in: size in bytes, out: (use case, 0).
+pub const PROTECT: u32 = 1;
+
+/// In: physical address, in: size in bytes.
+pub const UNPROTECT: u32 = 2;
+
+/// In: physical address, in: size in bytes, out: virtual address.
+///
+/// Maps a page-aligned part of one protected range, read and write, into the
+/// calling TA.
+pub const MAP: u32 = 3;
+
+/// In: virtual address, in: size in bytes.
+pub const UNMAP: u32 = 4;
+
+/// Memref out: [`LedgerRecord`]s, out: (number of records, how many of them
+/// are quarantined).
+pub const LIST: u32 = 5;
+
+/// Out: (granule in bytes, largest window of [`MAP`] in bytes), out: (protocol
+/// version, number of regions).
+pub const INFO: u32 = 6;
+
+/// Test builds of the firewall only. In: (fail point, nth).
+pub const INJECT: u32 = 0x7f;
+
+/// One range in the ledger: 24 bytes, little endian, in field order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct LedgerRecord {
+    /// Physical address of the first byte.
+    pub start: u64,
+    /// Bytes.
+    pub size: u64,
+    /// Number of a [`UseCase`](crate::command::UseCase).
+    pub use_case: u32,
+    /// Number of a [`RangeState`](crate::command::RangeState).
+    pub state: u32,
+}
+
+impl LedgerRecord {
+    /// Bytes of a record on the wire.
+    pub const SIZE: usize = 24;
+
+    /// The record on the wire.
+    pub fn to_le_bytes(&self) -> [u8; Self::SIZE] {
+        let mut bytes = [0; Self::SIZE];
+        bytes[..8].copy_from_slice(&self.start.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.size.to_le_bytes());
+        bytes[16..20].copy_from_slice(&self.use_case.to_le_bytes());
+        bytes[20..].copy_from_slice(&self.state.to_le_bytes());
+        bytes
+    }
+
+    /// The record that these bytes hold.
+    pub const fn from_le_bytes(b: &[u8; Self::SIZE]) -> Self {
+        Self {
+            start: u64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]),
+            size: u64::from_le_bytes([b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]]),
+            use_case: u32::from_le_bytes([b[16], b[17], b[18], b[19]]),
+            state: u32::from_le_bytes([b[20], b[21], b[22], b[23]]),
+        }
+    }
+
+    /// The records in the answer to a [`LIST`]; an incomplete one at the end
+    /// is left out.
+    pub fn parse(bytes: &[u8]) -> impl Iterator<Item = Self> + '_ {
+        bytes
+            .chunks_exact(Self::SIZE)
+            .filter_map(|chunk| chunk.try_into().ok())
+            .map(Self::from_le_bytes)
+    }
+}

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The fuzz target's seeds: made from typed values, and fed to its checks
+//! whole, cut short and damaged.
+//!
+//! With `RINGFENCE_WRITE_SEEDS=1` in the environment the seeds are written
+//! instead of compared.
+
+#[path = "../fuzz/checks.rs"]
+mod checks;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use ringfence_proto::command::{RangeRecord, RangeState, UseCase};
+use ringfence_proto::firewall::LedgerRecord;
+use ringfence_proto::message::{encode, Decrypt, DigestRequest, Info, Licence, Message};
+
+fn encoded<M: Message>(message: M) -> Vec<u8> {
+    let mut buffer = [0; 128];
+    encode(&message, &mut buffer).expect("fits").to_vec()
+}
+
+/// Name and content of every seed.
+fn seeds() -> BTreeMap<&'static str, Vec<u8>> {
+    let range = |start, state: RangeState| RangeRecord {
+        start,
+        size: 0x20_0000,
+        handle: 0x0123_4567_89ab_cdef,
+        use_case: UseCase::SecureVideo.raw(),
+        state: state.raw(),
+    };
+    let ledger = LedgerRecord {
+        start: 0x8000_0000,
+        size: 0x1000,
+        use_case: UseCase::TrustedUi.raw(),
+        state: RangeState::Protected.raw(),
+    };
+    let decrypt = |offset| Decrypt {
+        key_id: *b"ringfence key id",
+        counter: [0xff; 16],
+        offset,
+    };
+    BTreeMap::from([
+        (
+            "info",
+            encoded(Info {
+                protocol: 1,
+                test_commands: true,
+                granule: 4096,
+                window: 0x40_0000,
+                regions: 2,
+                ranges: 17,
+                quarantined: 1,
+                max_ranges: 256,
+                keys: 0,
+                max_keys: 8,
+            }),
+        ),
+        (
+            "licence",
+            encoded(Licence {
+                key_id: *b"ringfence key id",
+                nonce: [1; 12],
+                wrapped_key: [2; 16],
+                tag: [3; 16],
+            }),
+        ),
+        ("decrypt-first", encoded(decrypt(0))),
+        ("decrypt-last", encoded(decrypt(u64::MAX))),
+        (
+            "digest",
+            encoded(DigestRequest {
+                key: [4; 32],
+                offset: 0x1000,
+                length: u64::MAX,
+            }),
+        ),
+        (
+            "ranges",
+            [
+                range(0x8000_0000, RangeState::Protected),
+                range(0x8020_0000, RangeState::Quarantined),
+            ]
+            .map(|record| record.to_le_bytes())
+            .concat(),
+        ),
+        ("ledger", ledger.to_le_bytes().to_vec()),
+    ])
+}
+
+fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/decode")
+}
+
+#[test]
+fn seeds_are_what_the_types_say() {
+    let seeds = seeds();
+    if std::env::var_os("RINGFENCE_WRITE_SEEDS").is_some() {
+        fs::create_dir_all(folder()).expect("seed folder");
+        for (name, content) in &seeds {
+            fs::write(folder().join(name), content).expect("seed written");
+        }
+    }
+    let stored: BTreeMap<String, Vec<u8>> = fs::read_dir(folder())
+        .expect("seed folder")
+        .map(|entry| {
+            let entry = entry.expect("seed");
+            let name = entry.file_name().into_string().expect("plain name");
+            (name, fs::read(entry.path()).expect("seed"))
+        })
+        .collect();
+    assert!(stored
+        .iter()
+        .map(|(name, content)| (name.as_str(), content))
+        .eq(seeds.iter().map(|(name, content)| (*name, content))));
+}
+
+#[test]
+fn seeds_hold_what_must_hold_for_any_bytes() {
+    for seed in seeds().values() {
+        checks::every_reader(seed);
+        for length in 0..seed.len() {
+            checks::every_reader(&seed[..length]);
+        }
+        for bit in 0..seed.len() * 8 {
+            let mut damaged = seed.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            checks::every_reader(&damaged);
+            damaged.push(0);
+            checks::every_reader(&damaged);
+        }
+    }
+}

@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! From parameters to the policy, and back.
+//!
+//! Values are copied when OP-TEE hands them over. A message is copied out of
+//! shared memory once, and only the copy is read. Ciphertext alone is used
+//! where it lies, since every one of its bytes is read once and means nothing
+//! by itself.
+
+use optee_utee::{
+    raw, ParameterAny as Any, ParameterMemref, ParameterMemrefInput, ParameterMemrefOutput,
+    ParameterMemrefRead, ParameterMemrefWrite, ParameterValueInput, ParameterValueOutput,
+    ParameterValueRead, ParameterValueWrite, ParametersAny,
+};
+use ringfence_proto::command::{self, join, split, RangeRecord};
+use ringfence_proto::message::{self, decode, encode, Decrypt, Licence, Message};
+use ringfence_ta::instance::Session;
+use ringfence_ta::refusal::Refusal;
+use ringfence_ta::shared::SharedBytes;
+
+use crate::crypto::{self, AesCtr};
+use crate::firewall_session::tee;
+use crate::State;
+
+/// Only memory of the normal world will do; an extension of OP-TEE to
+/// `TEE_CheckMemoryAccessRights()` (`tee_api_defines_extensions.h`).
+const ACCESS_NONSECURE: u32 = 0x1000_0000;
+
+/// Runs one command.
+pub fn invoke(
+    state: &mut State,
+    session: &mut Session,
+    command: u32,
+    parameters: &mut ParametersAny,
+) -> Result<(), Refusal> {
+    match command {
+        command::HELLO | command::PROTECT | command::UNPROTECT | command::LIST => {
+            session.client.must_be_kernel()?;
+            invoke_kernel(state, session, command, parameters)
+        }
+        command::INFO | command::LOAD_LICENCE | command::DECRYPT => {
+            invoke_public(state, session, command, parameters)
+        }
+        #[cfg(feature = "test-commands")]
+        command::DIGEST | command::PANIC | command::INJECT => {
+            invoke_test(state, command, parameters)
+        }
+        _ => Err(Refusal::UnknownCommand),
+    }
+}
+
+/// Runs a command of the kernel.
+fn invoke_kernel(
+    state: &mut State,
+    session: &Session,
+    command: u32,
+    parameters: &mut ParametersAny,
+) -> Result<(), Refusal> {
+    match (command, parameters) {
+        (command::HELLO, (Any::ValueOutput(out), Any::None, Any::None, Any::None)) => {
+            let (version, granule) = state.hello(session)?;
+            set(out, (version, granule));
+            Ok(())
+        }
+        (
+            command::PROTECT,
+            (Any::ValueInput(start), Any::ValueInput(size), Any::ValueOutput(out), Any::None),
+        ) => {
+            let handle = state.protect(session, number(start), number(size))?;
+            set(out, split(handle.raw()));
+            Ok(())
+        }
+        (command::UNPROTECT, (Any::ValueInput(handle), Any::None, Any::None, Any::None)) => {
+            state.unprotect(session, number(handle))
+        }
+        (
+            command::LIST,
+            (Any::MemrefOutput(out), Any::ValueOutput(count), Any::None, Any::None),
+        ) => {
+            let handles = state.list(session)?;
+            let number = u32::try_from(handles.len()).map_err(|_| Refusal::Full)?;
+            set(count, (number, 0));
+            reserve(out, handles.len() * RangeRecord::SIZE)?;
+            out.set_updated_size(0).map_err(tee)?;
+            for (index, record) in handles.records().enumerate() {
+                out.write_at(index * RangeRecord::SIZE, record.to_le_bytes())
+                    .map_err(tee)?;
+            }
+            Ok(())
+        }
+        _ => Err(Refusal::ParameterTypes),
+    }
+}
+
+/// Runs a command of anybody.
+fn invoke_public(
+    state: &mut State,
+    session: &mut Session,
+    command: u32,
+    parameters: &mut ParametersAny,
+) -> Result<(), Refusal> {
+    match (command, parameters) {
+        (command::INFO, (Any::MemrefOutput(out), Any::None, Any::None, Any::None)) => {
+            let info = state.info(session)?;
+            let mut buffer = [0; message::Info::MAX_SIZE];
+            let bytes = encode(&info, &mut buffer).map_err(|_| Refusal::Full)?;
+            reserve(out, bytes.len())?;
+            out.set_output(bytes).map_err(tee)
+        }
+        (command::LOAD_LICENCE, (Any::MemrefInput(licence), Any::None, Any::None, Any::None)) => {
+            let licence: Licence = read(licence)?;
+            session.keys.load(&licence, crypto::unwrap)
+        }
+        (
+            command::DECRYPT,
+            (
+                Any::ValueInput(handle),
+                Any::MemrefInput(request),
+                Any::MemrefInput(content),
+                Any::ValueOutput(out),
+            ),
+        ) => {
+            set(out, (0, 0));
+            let request: Decrypt = read(request)?;
+            let written = state.decrypt(
+                session,
+                number(handle),
+                &request,
+                shared(content)?,
+                AesCtr::new,
+            )?;
+            set(out, split(written));
+            Ok(())
+        }
+        _ => Err(Refusal::ParameterTypes),
+    }
+}
+
+/// Runs a command of test builds.
+#[cfg(feature = "test-commands")]
+fn invoke_test(
+    state: &mut State,
+    command: u32,
+    parameters: &mut ParametersAny,
+) -> Result<(), Refusal> {
+    use crate::crypto::digest::HmacSha256;
+    use ringfence_proto::message::DigestRequest;
+
+    match (command, parameters) {
+        (
+            command::DIGEST,
+            (Any::ValueInput(handle), Any::MemrefInput(request), Any::MemrefOutput(out), Any::None),
+        ) => {
+            let request: DigestRequest = read(request)?;
+            reserve(out, command::DIGEST_SIZE)?;
+            let mut digest = HmacSha256::new(&request.key)?;
+            state.digest(number(handle), &request, &mut digest)?;
+            out.set_output(digest.finish()?).map_err(tee)
+        }
+        (command::PANIC, (Any::None, Any::None, Any::None, Any::None)) => panic!("asked to"),
+        (command::INJECT, (Any::ValueInput(fault), Any::None, Any::None, Any::None)) => {
+            state.inject(fault.get_a(), fault.get_b())
+        }
+        _ => Err(Refusal::ParameterTypes),
+    }
+}
+
+/// The 64-bit number in a value.
+fn number(value: &ParameterValueInput) -> u64 {
+    join(value.get_a(), value.get_b())
+}
+
+/// Puts a pair into a value.
+fn set(value: &mut ParameterValueOutput, (a, b): (u32, u32)) {
+    value.set_a(a);
+    value.set_b(b);
+}
+
+/// Copies a message out of shared memory, then reads the copy.
+fn read<M: Message>(memref: &ParameterMemrefInput) -> Result<M, Refusal> {
+    // One byte more than any message has: what is too long stays too long.
+    let mut copy = [0; message::LARGEST + 1];
+    let length = memref.read_at(0, &mut copy).map_err(tee)?;
+    let bytes = copy.get(..length).ok_or(Refusal::ParameterTypes)?;
+    Ok(decode(bytes)?)
+}
+
+/// The ciphertext in a memory reference, if the normal world owns it.
+///
+/// So a client cannot name protected memory, or another TA's, as ciphertext,
+/// and have it "decrypted" to where it can be seen.
+fn shared<'a>(memref: &'a ParameterMemrefInput) -> Result<SharedBytes<'a>, Refusal> {
+    let (pointer, length) = (memref.buffer_ptr(), memref.buffer_len());
+    // SAFETY: the call looks at mappings only, and touches no memory.
+    let code = unsafe {
+        raw::TEE_CheckMemoryAccessRights(
+            raw::TEE_MEMORY_ACCESS_READ | raw::TEE_MEMORY_ACCESS_ANY_OWNER | ACCESS_NONSECURE,
+            pointer.cast_mut().cast(),
+            length,
+        )
+    };
+    if code != raw::TEE_SUCCESS {
+        return Err(Refusal::NotShared);
+    }
+    // SAFETY: OP-TEE maps a memory reference for reading until the command
+    // returns, which the parameter's lifetime stands for; just checked as well.
+    Ok(unsafe { SharedBytes::new(pointer, length) })
+}
+
+/// Refuses an output buffer that is too small, and reports the size it needs.
+fn reserve(memref: &mut ParameterMemrefOutput, needed: usize) -> Result<(), Refusal> {
+    if needed <= memref.buffer_len() {
+        return Ok(());
+    }
+    // SAFETY: the number is reported and no longer used to bound an access. It
+    // exceeds the buffer as the TEE Internal Core API wants it to with
+    // TEE_ERROR_SHORT_BUFFER ("Short Buffer" in "Parameter Annotations").
+    unsafe { memref.set_updated_size_unchecked(needed) };
+    Err(Refusal::ShortBuffer(needed))
+}

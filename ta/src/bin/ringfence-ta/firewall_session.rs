@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The session to the firewall, the pseudo-TA in OP-TEE's core.
+
+use core::ptr::NonNull;
+
+use alloc::vec::Vec;
+use optee_utee::{ParamIndex, TaSession, TaSessionBuilder, TeeParams, Uuid};
+use ringfence_proto::command::{join, split};
+use ringfence_proto::firewall::{self, LedgerRecord};
+use ringfence_ta::firewall::{Firewall, FirewallInfo};
+use ringfence_ta::refusal::Refusal;
+use ringfence_ta::windows::Range;
+
+use crate::MAX_RANGES;
+
+/// A session to the firewall, opened when it is first needed, and kept.
+pub struct FirewallSession {
+    session: Option<TaSession>,
+}
+
+impl FirewallSession {
+    /// No session yet.
+    pub const fn new() -> Self {
+        Self { session: None }
+    }
+
+    fn invoke(&mut self, command: u32, parameters: &mut TeeParams) -> Result<(), Refusal> {
+        let session = match &mut self.session {
+            Some(session) => session,
+            none => none.insert(
+                TaSessionBuilder::new(Uuid::from_bytes(firewall::FIREWALL_UUID))
+                    .build()
+                    .map_err(tee)?,
+            ),
+        };
+        session.invoke_command(command, parameters).map_err(tee)
+    }
+}
+
+/// The refusal that hands on what OP-TEE or the firewall says.
+pub fn tee(error: optee_utee::Error) -> Refusal {
+    Refusal::Tee(error.raw_code())
+}
+
+/// Parameters that begin with two 64-bit numbers.
+fn numbers<'a>(first: u64, second: u64) -> TeeParams<'a> {
+    let (first_high, first_low) = split(first);
+    let (second_high, second_low) = split(second);
+    TeeParams::new()
+        .with_value_in(ParamIndex::Arg0, first_high, first_low)
+        .with_value_in(ParamIndex::Arg1, second_high, second_low)
+}
+
+/// The value that the firewall has put into an output parameter.
+fn output(parameters: &TeeParams, index: ParamIndex) -> Result<(u32, u32), Refusal> {
+    parameters[index].output_value().ok_or(Refusal::Firewall)
+}
+
+// SAFETY: MAP makes a fresh mapping of `size` bytes in this TA's address space,
+// at an address that core's `vm_map()` found free, so that it overlaps nothing.
+// It is readable and writable, and only UNMAP ends it.
+unsafe impl Firewall for FirewallSession {
+    fn info(&mut self) -> Result<FirewallInfo, Refusal> {
+        let mut parameters = TeeParams::new()
+            .with_value_out(ParamIndex::Arg0, 0, 0)
+            .with_value_out(ParamIndex::Arg1, 0, 0);
+        self.invoke(firewall::INFO, &mut parameters)?;
+        let (granule, window) = output(&parameters, ParamIndex::Arg0)?;
+        let (protocol, regions) = output(&parameters, ParamIndex::Arg1)?;
+        Ok(FirewallInfo {
+            granule,
+            window,
+            protocol,
+            regions,
+        })
+    }
+
+    fn protect(&mut self, range: Range) -> Result<u32, Refusal> {
+        let mut parameters =
+            numbers(range.start(), range.size()).with_value_out(ParamIndex::Arg2, 0, 0);
+        self.invoke(firewall::PROTECT, &mut parameters)?;
+        let (use_case, _) = output(&parameters, ParamIndex::Arg2)?;
+        Ok(use_case)
+    }
+
+    fn unprotect(&mut self, range: Range) -> Result<(), Refusal> {
+        self.invoke(
+            firewall::UNPROTECT,
+            &mut numbers(range.start(), range.size()),
+        )
+    }
+
+    fn map(&mut self, start: u64, size: u64) -> Result<NonNull<u8>, Refusal> {
+        let mut parameters = numbers(start, size).with_value_out(ParamIndex::Arg2, 0, 0);
+        self.invoke(firewall::MAP, &mut parameters)?;
+        let (high, low) = output(&parameters, ParamIndex::Arg2)?;
+        let address = usize::try_from(join(high, low)).map_err(|_| Refusal::Firewall)?;
+        NonNull::new(core::ptr::with_exposed_provenance_mut(address)).ok_or(Refusal::Firewall)
+    }
+
+    unsafe fn unmap(&mut self, address: NonNull<u8>, size: u64) -> Result<(), Refusal> {
+        self.invoke(
+            firewall::UNMAP,
+            &mut numbers(address.as_ptr().expose_provenance() as u64, size),
+        )
+    }
+
+    fn list(&mut self, each: &mut dyn FnMut(LedgerRecord)) -> Result<(), Refusal> {
+        const SIZE: usize = MAX_RANGES * LedgerRecord::SIZE;
+        let mut buffer = Vec::new();
+        buffer.try_reserve_exact(SIZE).map_err(|_| Refusal::Full)?;
+        buffer.resize(SIZE, 0);
+        let mut parameters = TeeParams::new()
+            .with_memref_out(ParamIndex::Arg0, &mut buffer)
+            .with_value_out(ParamIndex::Arg1, 0, 0);
+        self.invoke(firewall::LIST, &mut parameters)?;
+        let (count, _) = output(&parameters, ParamIndex::Arg1)?;
+        let records = parameters[ParamIndex::Arg0]
+            .written_slice()
+            .ok_or(Refusal::Firewall)?;
+        if usize::try_from(count) != Ok(records.len() / LedgerRecord::SIZE) {
+            return Err(Refusal::Firewall);
+        }
+        LedgerRecord::parse(records).for_each(each);
+        Ok(())
+    }
+
+    #[cfg(feature = "test-commands")]
+    fn inject(&mut self, point: u32, nth: u32) -> Result<(), Refusal> {
+        let mut parameters = TeeParams::new().with_value_in(ParamIndex::Arg0, point, nth);
+        self.invoke(firewall::INJECT, &mut parameters)
+    }
+}

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The Ringfence trusted application: entry points of OP-TEE's TA framework
+//! around the policy in the library.
+
+#![no_std]
+#![no_main]
+#![expect(
+    missing_docs,
+    reason = "the entry points that optee-utee's attributes generate have none"
+)]
+
+extern crate alloc;
+
+mod crypto;
+mod dispatch;
+mod firewall_session;
+
+use core::cell::{RefCell, RefMut};
+
+use optee_utee::property::{ClientIdentity, PropertyKey};
+use optee_utee::{
+    ta_close_session, ta_create, ta_destroy, ta_invoke_command, ta_open_session, trace_println,
+    Error, ParametersAny, ParametersNone, Result,
+};
+use ringfence_proto::command::result;
+use ringfence_ta::instance::{Instance, Session};
+use ringfence_ta::policy::Client;
+use ringfence_ta::refusal::Refusal;
+
+use firewall_session::FirewallSession;
+
+/// Ranges that can be protected at once.
+const MAX_RANGES: usize = 1024;
+
+/// The one instance's state.
+type State = Instance<FirewallSession, fn() -> u64, MAX_RANGES>;
+
+/// What all sessions share, made in place: it is larger than the stack.
+struct Shared(RefCell<State>);
+
+// SAFETY: OP-TEE runs at most one thread inside an instance of a user TA: the
+// core marks the instance busy for the whole of each entry, and the TA has no
+// threads of its own.
+unsafe impl Sync for Shared {}
+
+static SHARED: Shared = Shared(RefCell::new(Instance::new(
+    FirewallSession::new(),
+    crypto::random,
+)));
+
+/// The shared state, for the time of one entry.
+fn shared() -> core::result::Result<RefMut<'static, State>, Refusal> {
+    SHARED
+        .0
+        .try_borrow_mut()
+        .map_err(|_| Refusal::Tee(result::BUSY))
+}
+
+/// The error that tells the client of a refusal.
+fn error(refusal: Refusal) -> Error {
+    Error::from_raw_error(refusal.code())
+}
+
+/// A new instance learns from the firewall which ranges are protected. If it
+/// cannot, the first command that needs to know tries again.
+#[ta_create]
+fn create() -> Result<()> {
+    if let Err(refusal) = shared().and_then(|mut state| state.synchronise()) {
+        trace_println!("ledger not read yet: {}", refusal);
+    }
+    Ok(())
+}
+
+#[ta_destroy]
+fn destroy() {}
+
+#[ta_open_session]
+fn open_session(_: &mut ParametersNone, session: &mut Session) -> Result<()> {
+    let login = u32::from(ClientIdentity.get()?.login_type());
+    *session = shared()
+        .and_then(|mut state| state.open(Client::from_login(login)))
+        .map_err(error)?;
+    Ok(())
+}
+
+#[ta_close_session]
+fn close_session(session: &mut Session) {
+    if let Ok(mut state) = shared() {
+        state.close(session);
+    }
+}
+
+#[ta_invoke_command]
+fn invoke_command(
+    session: &mut Session,
+    command: u32,
+    parameters: &mut ParametersAny,
+) -> Result<()> {
+    shared()
+        .and_then(|mut state| dispatch::invoke(&mut state, session, command, parameters))
+        .map_err(error)
+}
+
+/// What `optee-utee-build` writes: the TA's head, properties and heap.
+mod header {
+    include!(concat!(env!("OUT_DIR"), "/user_ta_header.rs"));
+}

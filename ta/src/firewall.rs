@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The firewall as the policy sees it, and the windows it maps.
+
+use core::ptr::NonNull;
+
+use ringfence_proto::firewall::LedgerRecord;
+
+use crate::refusal::Refusal;
+use crate::windows::{Range, Window};
+
+/// What the firewall says about itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FirewallInfo {
+    /// Unit of protection in bytes.
+    pub granule: u32,
+    /// Largest window in bytes.
+    pub window: u32,
+    /// Version of its protocol.
+    pub protocol: u32,
+    /// Carveouts that it knows.
+    pub regions: u32,
+}
+
+/// The pseudo-TA that keeps the ledger of protected ranges.
+///
+/// # Safety
+///
+/// What [`map`](Self::map) returns must point to as many bytes as were asked
+/// for, readable and writable until [`unmap`](Self::unmap) is called with
+/// them, and overlapping nothing else that the program uses.
+pub unsafe trait Firewall {
+    /// What it says about itself.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Tee`] when it cannot be reached.
+    fn info(&mut self) -> Result<FirewallInfo, Refusal>;
+
+    /// Scrubs a range and fences it off; returns the number of its use case.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Tee`] with the firewall's result.
+    fn protect(&mut self, range: Range) -> Result<u32, Refusal>;
+
+    /// Scrubs a range of the ledger and opens it to the normal world.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Tee`] with the firewall's result.
+    fn unprotect(&mut self, range: Range) -> Result<(), Refusal>;
+
+    /// Maps `size` bytes at physical address `start`, both page-aligned and
+    /// inside one protected range.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Tee`] with the firewall's result.
+    fn map(&mut self, start: u64, size: u64) -> Result<NonNull<u8>, Refusal>;
+
+    /// Takes back what [`map`](Self::map) returned for the same size.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Tee`] with the firewall's result.
+    ///
+    /// # Safety
+    ///
+    /// Nothing may touch the bytes any more.
+    unsafe fn unmap(&mut self, address: NonNull<u8>, size: u64) -> Result<(), Refusal>;
+
+    /// Hands every record of the ledger to `each`.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Tee`] with the firewall's result; `each` was not called then.
+    fn list(&mut self, each: &mut dyn FnMut(LedgerRecord)) -> Result<(), Refusal>;
+
+    /// Makes the firewall fail at a point of its own choosing names, for
+    /// tests.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Tee`], also when it is not a test build.
+    #[cfg(feature = "test-commands")]
+    fn inject(&mut self, point: u32, nth: u32) -> Result<(), Refusal>;
+}
+
+/// A window of a protected range while it is mapped here.
+///
+/// Dropping it unmaps it: no window outlives the command that made it, however
+/// the command ends.
+///
+/// # Invariants
+///
+/// `address` is what the firewall returned for `window.size`, and is mapped.
+pub struct Mapping<'f, F: Firewall> {
+    firewall: &'f mut F,
+    address: NonNull<u8>,
+    window: Window,
+}
+
+impl<'f, F: Firewall> Mapping<'f, F> {
+    /// Maps a window.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Tee`] with the firewall's result.
+    pub fn new(firewall: &'f mut F, window: Window) -> Result<Self, Refusal> {
+        let address = firewall.map(window.start, window.size)?;
+        // INVARIANT: just mapped.
+        Ok(Self {
+            firewall,
+            address,
+            window,
+        })
+    }
+
+    /// The command's bytes in the window; not those beside them.
+    ///
+    /// A device that the kernel lets attach to the buffer could change them
+    /// meanwhile, so that they are reached through a pointer only. They are
+    /// valid as long as the mapping.
+    pub fn bytes(&mut self) -> Result<NonNull<[u8]>, Refusal> {
+        let skip = usize::try_from(self.window.skip).map_err(|_| Refusal::OutOfBounds)?;
+        let length = usize::try_from(self.window.length).map_err(|_| Refusal::OutOfBounds)?;
+        // SAFETY: a window's bytes lie within it (`skip + length <= size`), and
+        // by the type invariant `size` bytes are mapped at `address`.
+        let first = unsafe { self.address.add(skip) };
+        Ok(NonNull::slice_from_raw_parts(first, length))
+    }
+}
+
+impl<F: Firewall> Drop for Mapping<'_, F> {
+    /// # Panics
+    ///
+    /// If the firewall does not unmap its own window. The panic kills the TA,
+    /// and the window goes with the TA's address space; going on would leave
+    /// the range mapped and impossible to release.
+    fn drop(&mut self) {
+        // SAFETY: by the type invariant it is mapped, and no pointer from
+        // `bytes` is used after the mapping.
+        let outcome = unsafe { self.firewall.unmap(self.address, self.window.size) };
+        if let Err(refusal) = outcome {
+            panic!("window cannot be unmapped: {refusal}");
+        }
+    }
+}
