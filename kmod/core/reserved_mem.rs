@@ -5,7 +5,7 @@
 use crate::{
     attachment::PhysRange,
     bindings,
-    firmware_node,
+    firmware_node::Node,
     inject,
     task, //
 };
@@ -19,8 +19,7 @@ use kernel::{
     fmt,
     page::PAGE_SIZE,
     prelude::*,
-    str::CString,
-    sync::aref::ARef, //
+    str::CString, //
 };
 
 /// Bytes that are mapped at a time for zeroing: one block mapping.
@@ -74,15 +73,10 @@ impl From<RegionError> for Error {
 /// - The range is requested as a memory resource, under `name`.
 /// - `start` and `size` are multiples of the page size.
 pub struct Region {
-    node: ARef<FwNode>,
+    node: Node,
     name: CString,
     range: PhysRange,
 }
-
-// SAFETY: A devicetree node may be referenced from any thread.
-unsafe impl Send for Region {}
-// SAFETY: As above; nothing else is shared that changes.
-unsafe impl Sync for Region {}
 
 impl Region {
     /// Claims the region to which `memory-region` of `device` points.
@@ -125,7 +119,7 @@ impl Region {
 
     /// Tells whether `memory-region` of `device` points to this region.
     pub fn is_of(&self, device: &Device) -> bool {
-        region_node(device).is_some_and(|node| core::ptr::eq(&*node, &*self.node))
+        region_node(device).is_some_and(|node| node == self.node)
     }
 
     /// The region node's name, without its unit address.
@@ -175,8 +169,8 @@ impl Drop for Region {
     }
 }
 
-fn region_node(device: &Device) -> Option<ARef<FwNode>> {
-    firmware_node::reference(device.fwnode()?, c"memory-region", 0).ok()
+fn region_node(device: &Device) -> Option<Node> {
+    Node::referenced_by(device.fwnode()?, c"memory-region", 0).ok()
 }
 
 fn resource_of(device: &Device) -> Result<PhysRange, RegionError> {
