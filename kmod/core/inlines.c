@@ -6,6 +6,7 @@
 #include <linux/iommu.h>
 #include <linux/memory.h>
 #include <linux/pfn.h>
+#include <linux/sched.h>
 #include <linux/sched/signal.h>
 #include <linux/string.h>
 
@@ -24,6 +25,16 @@ bool ringfence_fatal_signal_pending(void)
 void ringfence_cond_resched(void)
 {
 	cond_resched();
+}
+
+/*
+ * Not by way of bindgen's task_struct: where a member is an empty structure with
+ * an alignment (sched_statistics without CONFIG_SCHEDSTATS), what follows it lies
+ * elsewhere there.
+ */
+int ringfence_current_tgid(void)
+{
+	return task_tgid_nr(current);
 }
 
 /* @comm has TASK_COMM_LEN bytes. */

@@ -14,6 +14,7 @@
 void ringfence_module_get(struct module *module);
 bool ringfence_fatal_signal_pending(void);
 void ringfence_cond_resched(void);
+int ringfence_current_tgid(void);
 void ringfence_current_comm(char *comm);
 
 void ringfence_sg_set_dma(struct scatterlist *sg, dma_addr_t addr, unsigned int len);

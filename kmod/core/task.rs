@@ -23,7 +23,8 @@ impl Origin {
         // SAFETY: `comm` has `TASK_COMM_LEN` bytes, as the function wants.
         unsafe { bindings::ringfence_current_comm(comm.as_mut_ptr()) };
         Self {
-            pid: current!().tgid(),
+            // SAFETY: Looks at the current task only.
+            pid: unsafe { bindings::ringfence_current_tgid() },
             comm,
         }
     }
