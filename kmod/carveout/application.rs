@@ -41,12 +41,7 @@ impl Application {
     /// `EPROTO` when they do not, and those of [`Session::open`].
     pub(crate) fn open() -> Result<Self, Failure> {
         let session = Session::open(&command::TA_UUID)?;
-        let mut params = [
-            Param::ValueOut(0, 0),
-            Param::None,
-            Param::None,
-            Param::None,
-        ];
+        let mut params = [Param::ValueOut(0, 0), Param::None, Param::None, Param::None];
         session.invoke(command::HELLO, &mut params)?;
         let [Param::ValueOut(version, granule), ..] = params else {
             return Err(EPROTO.into());
@@ -140,11 +135,7 @@ impl Application {
     }
 }
 
-fn parse(
-    memory: &SharedMemory,
-    size: usize,
-    count: u32,
-) -> Result<KVVec<RangeRecord>, Failure> {
+fn parse(memory: &SharedMemory, size: usize, count: u32) -> Result<KVVec<RangeRecord>, Failure> {
     if size != count as usize * RangeRecord::SIZE {
         return Err(EPROTO.into());
     }

@@ -19,7 +19,7 @@ use kernel::{
         },
         Arc,
         SpinLock, //
-    },
+    }, //
 };
 use ringfence_core::{
     attachment::PhysRange,
@@ -63,7 +63,7 @@ use crate::{
     secure_world::{
         Refusal,
         SecureWorld, //
-    },
+    }, //
 };
 
 /// Ranges that can be allocated at once, at most: it bounds the memory for their
@@ -331,18 +331,23 @@ impl Reservation {
     ///
     /// `ENOMEM` when no free run fits.
     fn new(carveout: &Arc<Carveout>, size: u64) -> Result<Self> {
-        Self::insert(carveout, Origin::current(), RangeState::Preparing, |ranges| {
-            inject::check(Point::Range)?;
-            let range = ranges
-                .allocator
-                .alloc(RangeRequest {
-                    size,
-                    align: carveout.granule,
-                    placement: Placement::Bottom,
-                })
-                .map_err(errno)?;
-            Ok((range.handle, range.start, range.size))
-        })
+        Self::insert(
+            carveout,
+            Origin::current(),
+            RangeState::Preparing,
+            |ranges| {
+                inject::check(Point::Range)?;
+                let range = ranges
+                    .allocator
+                    .alloc(RangeRequest {
+                        size,
+                        align: carveout.granule,
+                        placement: Placement::Bottom,
+                    })
+                    .map_err(errno)?;
+                Ok((range.handle, range.start, range.size))
+            },
+        )
     }
 
     /// Takes a range that the secure world keeps fenced from an earlier life.

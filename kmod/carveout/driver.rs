@@ -93,15 +93,14 @@ fn bind(device: &Device, kind: Option<Kind>) -> Result<HeapDriver> {
         })?;
     }
 
-    let attachment =
-        Heap::attach(carveout.heap(), carveout.clone()).inspect_err(|error| {
-            dev_err!(
-                device,
-                "heap {} can't be registered: {:?}\n",
-                carveout.heap().name(),
-                error
-            );
-        })?;
+    let attachment = Heap::attach(carveout.heap(), carveout.clone()).inspect_err(|error| {
+        dev_err!(
+            device,
+            "heap {} can't be registered: {:?}\n",
+            carveout.heap().name(),
+            error
+        );
+    })?;
     let range = carveout.range();
     dev_info!(
         device,
@@ -117,11 +116,7 @@ fn bind(device: &Device, kind: Option<Kind>) -> Result<HeapDriver> {
 }
 
 /// The carveout of an earlier binding, if it can serve this one.
-fn take_over(
-    device: &Device,
-    state: &State,
-    settings: &Settings,
-) -> Result<Option<Arc<Carveout>>> {
+fn take_over(device: &Device, state: &State, settings: &Settings) -> Result<Option<Arc<Carveout>>> {
     let mut carveouts = state.carveouts.lock();
     let Some(index) = carveouts
         .iter()

@@ -188,7 +188,7 @@ impl Ledger {
         cell: Arc<HandleCell>,
     ) -> Result<(), Refusal> {
         // Memory first: nothing may fail between the command and its record.
-        let node = RBTreeNodeReservation::new(GFP_KERNEL).map_err(Error::from)?;
+        let node = RBTreeNodeReservation::new(GFP_KERNEL)?;
         let range = reservation.range();
         match self.connect()?.protect(range) {
             Ok(handle) => {
@@ -294,9 +294,7 @@ impl Ledger {
                     entry.listed = true;
                     entry.handle = record.handle;
                 }
-                _ => strangers
-                    .push(*record, GFP_KERNEL)
-                    .map_err(Error::from)?,
+                _ => strangers.push(*record, GFP_KERNEL).map_err(Error::from)?,
             }
         }
 
@@ -352,8 +350,7 @@ impl Ledger {
     ///
     /// Only when it is not clear how the range stands now.
     fn settle(&mut self, start: u64) -> Result<(), Failure> {
-        let (Some(application), Some(entry)) =
-            (&self.application, self.entries.get_mut(&start))
+        let (Some(application), Some(entry)) = (&self.application, self.entries.get_mut(&start))
         else {
             return Ok(());
         };

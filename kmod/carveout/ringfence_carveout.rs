@@ -60,6 +60,7 @@ mod buffer;
 mod carveout;
 #[path = "../../ta/proto/src/command.rs"]
 #[expect(
+    clippy::wrong_self_convention,
     dead_code,
     unreachable_pub,
     reason = "the file is the whole protocol, of which this module needs a part"

@@ -21,7 +21,7 @@ use kernel::{
         },
         Arc,
         Mutex, //
-    },
+    }, //
 };
 use ringfence_core::{
     attachment::PhysRange,
@@ -38,7 +38,7 @@ use crate::{
     ledger::{
         HandleCell,
         Ledger, //
-    },
+    }, //
 };
 
 /// Why a range was not fenced off. It is the ledger's business from then on.
@@ -105,10 +105,7 @@ impl SecureWorld {
     ///
     /// `ENODEV` without the trusted application, `ENOMEM`, and `EIO` when it
     /// refuses or answers something unknown.
-    pub(crate) fn protect(
-        this: &Arc<Self>,
-        reservation: Reservation,
-    ) -> Result<Fence, Refusal> {
+    pub(crate) fn protect(this: &Arc<Self>, reservation: Reservation) -> Result<Fence, Refusal> {
         let range = reservation.range();
         let cell = Arc::new(HandleCell::new(), GFP_KERNEL).map_err(Error::from)?;
         this.ledger.lock().protect(reservation, cell.clone())?;

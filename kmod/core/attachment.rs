@@ -101,9 +101,8 @@ impl Mapping {
         })?;
 
         // SAFETY: `raw` is a live device, and the direction came from an importer.
-        let address = unsafe {
-            bindings::dma_map_phys(raw, range.start, size, direction.0, ATTRIBUTES)
-        };
+        let address =
+            unsafe { bindings::dma_map_phys(raw, range.start, size, direction.0, ATTRIBUTES) };
         // SAFETY: `raw` is a live device.
         if unsafe { bindings::ringfence_dma_mapping_error(raw, address) } != 0 {
             // SAFETY: The table was allocated above, and nobody else knows it.

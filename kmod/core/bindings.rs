@@ -33,7 +33,10 @@ use pin_init::{
     Zeroable, //
 };
 
-include!(concat!(env!("RINGFENCE_GENERATED"), "/bindings_generated.rs"));
+include!(concat!(
+    env!("RINGFENCE_GENERATED"),
+    "/bindings_generated.rs"
+));
 
 // SAFETY: `__IncompleteArrayField` has no bytes; bindgen does not derive this.
 unsafe impl<T> Zeroable for __IncompleteArrayField<T> {}

@@ -257,20 +257,26 @@ static OPERATIONS: bindings::dma_buf_ops = bindings::dma_buf_ops {
     ..pin_init::zeroed()
 };
 
+/// # Safety
+///
+/// Called by the dma-buf core only, with a new attachment of a dma-buf that has [`OPERATIONS`].
 unsafe extern "C" fn attach(
     _buffer: *mut bindings::dma_buf,
     attachment: *mut bindings::dma_buf_attachment,
 ) -> c_int {
-    // SAFETY: The dma-buf core passes a new attachment of a dma-buf with our operations.
+    // SAFETY: By the function's contract the dma-buf has our operations: `export` made it.
     let (exported, device) = unsafe { parts(attachment) };
     from_result(|| exported.callbacks.attach(device).map(|()| 0))
 }
 
+/// # Safety
+///
+/// Called by the dma-buf core only, with a live attachment of a dma-buf that has [`OPERATIONS`].
 unsafe extern "C" fn map_dma_buf(
     attachment: *mut bindings::dma_buf_attachment,
     direction: dma_data_direction,
 ) -> *mut sg_table {
-    // SAFETY: The dma-buf core passes a live attachment of a dma-buf with our operations.
+    // SAFETY: By the function's contract the dma-buf has our operations: `export` made it.
     let (exported, device) = unsafe { parts(attachment) };
     match exported.callbacks.map(device, Direction(direction)) {
         Ok(mapping) => Mapping::into_table(mapping),
@@ -278,31 +284,42 @@ unsafe extern "C" fn map_dma_buf(
     }
 }
 
+/// # Safety
+///
+/// Called by the dma-buf core only, with a table that [`map_dma_buf`] returned, once.
 unsafe extern "C" fn unmap_dma_buf(
     _attachment: *mut bindings::dma_buf_attachment,
     table: *mut sg_table,
     _direction: dma_data_direction,
 ) {
-    // SAFETY: The dma-buf core gives back what `map_dma_buf` returned, once.
+    // SAFETY: By the function's contract this is what `into_table` returned.
     drop(unsafe { Mapping::from_table(table) });
 }
 
+/// # Safety
+///
+/// Called by the dma-buf core only, with a live dma-buf that has [`OPERATIONS`].
 unsafe extern "C" fn begin_cpu_access(
     buffer: *mut bindings::dma_buf,
     _direction: dma_data_direction,
 ) -> c_int {
-    // SAFETY: The dma-buf core passes a live dma-buf with our operations.
+    // SAFETY: By the function's contract the dma-buf has our operations: `export` made it.
     let exported = unsafe { exported(buffer) };
     from_result(|| exported.callbacks.begin_cpu_access().map(|()| 0))
 }
 
+/// # Safety
+///
+/// Called by the dma-buf core only, with a live dma-buf that has [`OPERATIONS`].
 unsafe extern "C" fn mmap(_buffer: *mut bindings::dma_buf, _area: *mut vm_area_struct) -> c_int {
     // Without this operation the answer would be EINVAL, which says too little.
     EPERM.to_errno()
 }
 
+/// # Safety
+///
+/// Called by the dma-buf core only, with a dma-buf that has [`OPERATIONS`] and that nobody uses any more, once.
 unsafe extern "C" fn release(buffer: *mut bindings::dma_buf) {
-    // SAFETY: The dma-buf core calls this once, when nobody uses the dma-buf any more; `priv` is
-    // what `export` put there.
+    // SAFETY: By the function's contract this is the last use of `priv`, which `export` put there.
     drop(unsafe { KBox::<Exported>::from_raw((*buffer).priv_.cast()) });
 }

@@ -40,14 +40,17 @@ pub(crate) fn add(heap: Arc<Heap>) -> Result {
     Ok(())
 }
 
+/// # Safety
+///
+/// Called by the dma-heap core only, with a heap that [`add`] registered.
 unsafe extern "C" fn allocate(
     heap: *mut bindings::dma_heap,
     size: c_ulong,
     fd_flags: u32,
     _heap_flags: u64,
 ) -> *mut bindings::dma_buf {
-    // SAFETY: The dma-heap core passes a heap that `add` registered, whose private data is a
-    // reference to a `Heap` that is never given back.
+    // SAFETY: By the function's contract the private data is what `add` put there: a reference to
+    // a `Heap` that is never given back.
     let heap = unsafe {
         <Arc<Heap> as ForeignOwnable>::borrow(bindings::dma_heap_get_drvdata(heap).cast())
     };

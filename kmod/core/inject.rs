@@ -42,7 +42,7 @@ mod imp {
 #[cfg(RINGFENCE_TEST)]
 mod imp {
     use super::Point;
-        use kernel::{
+    use kernel::{
         debugfs::File,
         fmt,
         prelude::*,
@@ -121,12 +121,8 @@ mod imp {
 
     pub(crate) fn init() {
         let file: Result<Pin<KBox<File<Control>>>> = KBox::pin_init(
-            crate::registry::debugfs_root().read_write_callback_file(
-                c"inject",
-                Control,
-                &show,
-                &arm,
-            ),
+            crate::registry::debugfs_root()
+                .read_write_callback_file(c"inject", Control, &show, &arm),
             GFP_KERNEL,
         );
         match file {

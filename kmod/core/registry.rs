@@ -357,9 +357,7 @@ impl Heap {
     ///
     /// `ENODEV` without a backend, and those of [`Backend::allocate`].
     pub(crate) fn allocate(&self, size: usize, fd_flags: u32) -> Result<DmaBuf> {
-        self.enter()?
-            .backend
-            .allocate(&Request { size, fd_flags })
+        self.enter()?.backend.allocate(&Request { size, fd_flags })
     }
 
     /// What the heap is now; nothing but zeros without a backend.

@@ -99,11 +99,7 @@ impl Region {
         }
         let last = range.start + (range.size - page);
         // The property says no-map; what counts is what the kernel made of it.
-        // SAFETY: Any address may be asked for.
-        if [range.start, last]
-            .iter()
-            .any(|&address| unsafe { bindings::ringfence_is_mapped_memory(address) })
-        {
+        if is_mapped(range.start) || is_mapped(last) {
             return Err(RegionError::Mapped);
         }
         let name = base_name(&node).ok_or(RegionError::NoMemory)?;
@@ -169,6 +165,11 @@ impl Drop for Region {
     }
 }
 
+fn is_mapped(address: u64) -> bool {
+    // SAFETY: Any address may be asked for.
+    unsafe { bindings::ringfence_is_mapped_memory(address) }
+}
+
 fn region_node(device: &Device) -> Option<Node> {
     Node::referenced_by(device.fwnode()?, c"memory-region", 0).ok()
 }
@@ -183,10 +184,7 @@ fn resource_of(device: &Device) -> Result<PhysRange, RegionError> {
     })
     .map_err(|_| RegionError::Missing)?;
     // An empty region ends before it begins.
-    let size = resource
-        .end
-        .wrapping_sub(resource.start)
-        .wrapping_add(1);
+    let size = resource.end.wrapping_sub(resource.start).wrapping_add(1);
     Ok(PhysRange {
         start: resource.start,
         size,

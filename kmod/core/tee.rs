@@ -87,11 +87,14 @@ unsafe impl Sync for Context {}
 
 impl Context {
     fn open() -> Result<Self> {
+        /// # Safety
+        ///
+        /// Called by the TEE subsystem only, with a valid `version`.
         unsafe extern "C" fn is_optee(
             version: *mut bindings::tee_ioctl_version_data,
             _data: *const c_void,
         ) -> c_int {
-            // SAFETY: The TEE subsystem passes a valid pointer.
+            // SAFETY: By the function's contract the pointer is valid.
             (unsafe { (*version).impl_id } == bindings::TEE_IMPL_ID_OPTEE).into()
         }
 
@@ -176,8 +179,7 @@ impl Session {
         argument.func = command;
         argument.session = self.id;
         argument.num_params = PARAMETERS as u32;
-        let mut raw: [bindings::tee_param; PARAMETERS] =
-            [const { pin_init::zeroed() }; PARAMETERS];
+        let mut raw: [bindings::tee_param; PARAMETERS] = [const { pin_init::zeroed() }; PARAMETERS];
         for (raw, param) in raw.iter_mut().zip(params.iter()) {
             fill(raw, param);
         }

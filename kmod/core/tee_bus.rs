@@ -99,24 +99,26 @@ impl<T: Driver> Registration<T> {
         // embedded in `raw` of a `Registration`, which outlives the binding.
         unsafe {
             let raw = &raw mut (*device).dev;
-            let driver = container_of!(
-                (*raw).driver,
-                bindings::tee_client_driver,
-                driver
-            );
+            let driver = container_of!((*raw).driver, bindings::tee_client_driver, driver);
             let registration = container_of!(Opaque::cast_from(driver), Self, raw);
             (&*(*registration).driver, Device::from_raw(raw))
         }
     }
 
+    /// # Safety
+    ///
+    /// Called by the TEE bus only, with a device that it binds to this driver.
     unsafe extern "C" fn probe(device: *mut bindings::tee_client_device) -> c_int {
-        // SAFETY: The TEE bus passes a device that it binds to this driver.
+        // SAFETY: By the function's contract the device is being bound to this driver.
         let (driver, device) = unsafe { Self::parts(device) };
         from_result(|| driver.probe(device).map(|()| 0))
     }
 
+    /// # Safety
+    ///
+    /// Called by the TEE bus only, with a device that is bound to this driver.
     unsafe extern "C" fn remove(device: *mut bindings::tee_client_device) {
-        // SAFETY: The TEE bus passes a device that is bound to this driver.
+        // SAFETY: By the function's contract the device is bound to this driver.
         let (driver, _) = unsafe { Self::parts(device) };
         driver.remove();
     }
