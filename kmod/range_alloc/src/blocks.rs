@@ -1,0 +1,511 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The blocks of a region: free and live ones, in address order, without a gap.
+//!
+//! Positions are granule numbers that keep the low bits of the physical address, so aligning a
+//! position aligns the address.
+
+use super::{
+    error::{
+        AllocError,
+        FreeError,
+        GeometryError, //
+    },
+    geometry::{
+        Geometry,
+        MAX_ALIGN, //
+    },
+    index::{
+        Group,
+        Index,
+        Link,
+        CLASSES,
+        LAST_SLOT, //
+    },
+    Block,
+    BlockState,
+    Extent,
+    Handle,
+    Placement,
+    Range,
+    Request,
+    Stats, //
+};
+
+/// Number of no record: past the end of every slice, so that looking it up finds nothing.
+pub(super) const NONE: u32 = u32::MAX;
+
+/// A block of the region, or a spare record; opaque to the caller who provides the memory.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// Position of the first granule.
+    pub(super) start: u32,
+    /// Position after the last granule.
+    pub(super) end: u32,
+    /// The block that ends where this one starts.
+    before: u32,
+    /// The block that starts where this one ends; of a spare record, the next spare one.
+    pub(super) after: u32,
+    /// Counts allocations and frees: odd while the block is live.
+    generation: u32,
+    /// The free block's place in each class.
+    pub(super) links: [Link; CLASSES],
+}
+
+impl Default for Record {
+    fn default() -> Self {
+        Self {
+            start: 0,
+            end: 0,
+            before: NONE,
+            after: NONE,
+            generation: 0,
+            links: [Link::UNLINKED; CLASSES],
+        }
+    }
+}
+
+impl Record {
+    /// Returns the length in granules.
+    pub(super) fn len(&self) -> u32 {
+        self.end.wrapping_sub(self.start)
+    }
+
+    /// Whether the block is live.
+    pub(super) fn is_live(&self) -> bool {
+        self.generation & 1 != 0
+    }
+}
+
+/// All of an allocator except its slices.
+///
+/// # Invariants
+///
+/// - The blocks, from record 0 on by `after`, tile the region in address order, and `before` is
+///   the way back. No two neighbours are both free.
+/// - The free blocks are in the index, and nothing else is.
+/// - Each record is either a block or in the list of spare ones. While fewer than `max_live`
+///   ranges are live, two are spare, or the region has no block that needs one more.
+#[derive(Debug)]
+pub(super) struct Blocks {
+    index: Index,
+    /// Address of position 0.
+    origin: u64,
+    /// Logarithm of the granule.
+    shift: u32,
+    /// Positions of the region.
+    start: u32,
+    end: u32,
+    /// First spare record.
+    spare: u32,
+    live: u32,
+    max_live: u32,
+    /// Granules that are not live.
+    free: u32,
+    free_blocks: u32,
+}
+
+/// A free block, and where in it the range shall be.
+struct Place {
+    block: u32,
+    start: u32,
+    end: u32,
+}
+
+impl Blocks {
+    /// Makes one free block of the whole region.
+    pub(super) fn new(
+        geometry: Geometry,
+        max_live: usize,
+        records: &mut [Record],
+        groups: &mut [Group],
+    ) -> Result<Self, GeometryError> {
+        let granules = geometry.granules()?;
+        let needed = geometry.metadata_size(max_live)?;
+        if records.len() != needed.records || groups.len() != needed.groups {
+            return Err(GeometryError::Metadata);
+        }
+        let shift = geometry.granule.trailing_zeros();
+        let before = (geometry.base & MAX_ALIGN.wrapping_sub(1)) >> shift;
+        let start = before as u32;
+        let end = start.wrapping_add(granules);
+        for (spare, record) in (1..NONE).zip(records.iter_mut()) {
+            *record = Record {
+                after: spare,
+                ..Record::default()
+            };
+        }
+        if let Some(last) = records.last_mut() {
+            last.after = NONE;
+        }
+        let mut blocks = Self {
+            index: Index::new(shift, groups),
+            origin: geometry.base.wrapping_sub(before << shift),
+            shift,
+            start,
+            end,
+            spare: 0,
+            live: 0,
+            max_live: u32::try_from(max_live).unwrap_or(u32::MAX),
+            free: granules,
+            free_blocks: 0,
+        };
+        let all = blocks.take_spare(records);
+        if let Some(record) = records.get_mut(all as usize) {
+            (record.start, record.end, record.after) = (start, end, NONE);
+        }
+        blocks.insert(records, groups, all, start, end);
+        Ok(blocks)
+    }
+
+    /// Allocates the best fitting range.
+    pub(super) fn alloc(
+        &mut self,
+        records: &mut [Record],
+        groups: &mut [Group],
+        request: Request,
+    ) -> Result<Range, AllocError> {
+        let Request {
+            size,
+            align,
+            placement,
+        } = request;
+        if size == 0 {
+            return Err(AllocError::ZeroSize);
+        }
+        if !align.is_power_of_two() || align > MAX_ALIGN {
+            return Err(AllocError::Alignment);
+        }
+        if size > self.size() {
+            return Err(AllocError::OutOfBounds);
+        }
+        if self.live >= self.max_live {
+            return Err(AllocError::NoRecord);
+        }
+        let length = (size.wrapping_sub(1) >> (self.shift & 63)).wrapping_add(1) as u32;
+        let mask = (align.wrapping_sub(1) >> (self.shift & 63)) as u32;
+        let block = self.find(records, groups, length, mask);
+        let block = block.ok_or(AllocError::NoSpace)?;
+        let record = records.get(block as usize).ok_or(AllocError::NoSpace)?;
+        let start = match placement {
+            Placement::Bottom => record.start.wrapping_add(mask) & !mask,
+            Placement::Top => record.end.wrapping_sub(length) & !mask,
+        };
+        let end = start.wrapping_add(length);
+        self.carve(records, groups, Place { block, start, end })
+            .ok_or(AllocError::NoSpace)
+    }
+
+    /// Allocates the range that the caller names, in as many steps as there are blocks.
+    pub(super) fn alloc_at(
+        &mut self,
+        records: &mut [Record],
+        groups: &mut [Group],
+        start: u64,
+        size: u64,
+    ) -> Result<Range, AllocError> {
+        if size == 0 {
+            return Err(AllocError::ZeroSize);
+        }
+        let offset = start.wrapping_sub(self.address(self.start));
+        if start < self.address(self.start)
+            || size > self.size()
+            || offset > self.size().wrapping_sub(size)
+        {
+            return Err(AllocError::OutOfBounds);
+        }
+        if (offset | size) & self.bytes(1).wrapping_sub(1) != 0 {
+            return Err(AllocError::Unaligned);
+        }
+        if self.live >= self.max_live {
+            return Err(AllocError::NoRecord);
+        }
+        let start = self
+            .start
+            .wrapping_add((offset >> (self.shift & 63)) as u32);
+        let end = start.wrapping_add((size >> (self.shift & 63)) as u32);
+        let (block, record) = in_order(records)
+            .find(|(_, record)| start < record.end)
+            .ok_or(AllocError::OutOfBounds)?;
+        if record.is_live() || end > record.end {
+            return Err(AllocError::Occupied);
+        }
+        self.carve(records, groups, Place { block, start, end })
+            .ok_or(AllocError::Occupied)
+    }
+
+    /// Frees a live range.
+    pub(super) fn free(
+        &mut self,
+        records: &mut [Record],
+        groups: &mut [Group],
+        handle: Handle,
+    ) -> Result<Extent, FreeError> {
+        let record = records
+            .get_mut(handle.record as usize)
+            .ok_or(FreeError::Foreign)?;
+        if record.generation != handle.generation {
+            return Err(FreeError::Stale);
+        }
+        if record.start != handle.start {
+            return Err(FreeError::Foreign);
+        }
+        record.generation = record.generation.wrapping_add(1);
+        let (before, length) = (record.before, record.len());
+        let (mut end, mut after) = (record.end, record.after);
+        self.live = self.live.wrapping_sub(1);
+        self.free = self.free.wrapping_add(length);
+
+        let mut block = handle.record;
+        let mut start = handle.start;
+        if let Some(next) = free_block(records, after) {
+            let absorbed = after;
+            (end, after) = (next.end, next.after);
+            self.absorb(records, groups, absorbed, absorbed);
+        }
+        if let Some(previous) = free_block(records, before) {
+            start = previous.start;
+            self.absorb(records, groups, before, block);
+            block = before;
+        }
+        if let Some(record) = records.get_mut(block as usize) {
+            (record.end, record.after) = (end, after);
+        }
+        if let Some(next) = records.get_mut(after as usize) {
+            next.before = block;
+        }
+        self.insert(records, groups, block, start, end);
+        Ok(self.extent(handle.start, length))
+    }
+
+    /// Takes a free block out of the index, because it becomes part of its neighbour, and gives
+    /// the record that is no longer needed back.
+    #[inline(always)]
+    fn absorb(
+        &mut self,
+        records: &mut [Record],
+        groups: &mut [Group],
+        free_block: u32,
+        needless: u32,
+    ) {
+        self.index.remove(records, groups, free_block);
+        self.free_blocks = self.free_blocks.wrapping_sub(1);
+        if let Some(record) = records.get_mut(needless as usize) {
+            record.after = self.spare;
+        }
+        self.spare = needless;
+    }
+
+    /// Splits a free block into what is left of a place, the place, which becomes live, and what is
+    /// right of it.
+    #[inline(always)]
+    fn carve(
+        &mut self,
+        records: &mut [Record],
+        groups: &mut [Group],
+        place: Place,
+    ) -> Option<Range> {
+        let Place { block, start, end } = place;
+        let record = records.get(block as usize)?;
+        let (left, right, mut after) = (record.start, record.end, record.after);
+        self.index.remove(records, groups, block);
+        self.free_blocks = self.free_blocks.wrapping_sub(1);
+
+        if end < right {
+            let rest = self.take_spare(records);
+            if let Some(record) = records.get_mut(rest as usize) {
+                (record.start, record.end, record.after) = (end, right, after);
+            }
+            if let Some(next) = records.get_mut(after as usize) {
+                next.before = rest;
+            }
+            after = rest;
+            self.insert(records, groups, rest, end, right);
+        }
+        let mut live = block;
+        if left < start {
+            live = self.take_spare(records);
+            if let Some(record) = records.get_mut(block as usize) {
+                (record.end, record.after) = (start, live);
+            }
+            if let Some(record) = records.get_mut(live as usize) {
+                record.before = block;
+            }
+            self.insert(records, groups, block, left, start);
+        }
+        if let Some(next) = records.get_mut(after as usize) {
+            next.before = live;
+        }
+        let record = records.get_mut(live as usize)?;
+        (record.start, record.end, record.after) = (start, end, after);
+        record.generation = record.generation.wrapping_add(1);
+        let handle = Handle {
+            record: live,
+            generation: record.generation,
+            start,
+        };
+        let length = end.wrapping_sub(start);
+        self.live = self.live.wrapping_add(1);
+        self.free = self.free.wrapping_sub(length);
+        Some(Range {
+            handle,
+            start: self.address(start),
+            size: self.bytes(length),
+        })
+    }
+
+    /// Adds a free block to the index.
+    #[inline(always)]
+    fn insert(
+        &mut self,
+        records: &mut [Record],
+        groups: &mut [Group],
+        block: u32,
+        start: u32,
+        end: u32,
+    ) {
+        self.free_blocks = self.free_blocks.wrapping_add(1);
+        self.index.insert(records, groups, block, start, end);
+    }
+
+    /// Takes a record from the list of spare ones.
+    #[inline(always)]
+    fn take_spare(&mut self, records: &[Record]) -> u32 {
+        let spare = self.spare;
+        if let Some(record) = records.get(spare as usize) {
+            self.spare = record.after;
+        }
+        spare
+    }
+
+    /// Finds a free block with room for `length` granules aligned to `mask` + 1.
+    ///
+    /// Exact when the alignment is a class's. Another one is searched for in the class below, with
+    /// as much more length as always makes room for it, and then in the class above.
+    #[inline(always)]
+    fn find(&self, records: &[Record], groups: &[Group], length: u32, mask: u32) -> Option<u32> {
+        let class = self.index.class_for(mask);
+        match class {
+            Some(class) if self.index.mask(class) == mask => {
+                self.find_in(records, groups, class, length, length, mask)
+            }
+            _ => self.find_padded(records, groups, class, length, mask),
+        }
+    }
+
+    /// Finds a free block for an alignment that no class has; `above` is the next larger class.
+    ///
+    /// The last resort is the longest block, which is worth a look when a region is empty.
+    #[inline(never)]
+    fn find_padded(
+        &self,
+        records: &[Record],
+        groups: &[Group],
+        above: Option<usize>,
+        length: u32,
+        mask: u32,
+    ) -> Option<u32> {
+        let below = above.unwrap_or(CLASSES).saturating_sub(1);
+        let padding = mask.wrapping_sub(self.index.mask(below));
+        let padded = length.wrapping_add(padding);
+        self.find_in(records, groups, below, padded, length, mask)
+            .or_else(|| self.find_in(records, groups, above?, length, length, mask))
+            .or_else(|| {
+                let longest = self.index.find_longest(groups, below)?;
+                fits(records, longest, length, mask).then_some(longest)
+            })
+    }
+
+    /// Finds a free block with a key of at least `key` in a class.
+    ///
+    /// Above the largest key the blocks of the last slot are tried one by one: there are at most
+    /// 64, for each has 2^18 granules of the region's 2^24.
+    #[inline(always)]
+    fn find_in(
+        &self,
+        records: &[Record],
+        groups: &[Group],
+        class: usize,
+        key: u32,
+        length: u32,
+        mask: u32,
+    ) -> Option<u32> {
+        let slot = key.wrapping_sub(1);
+        if slot <= LAST_SLOT {
+            return self.index.find(groups, class, slot);
+        }
+        self.index
+            .last(records, groups, class)
+            .find(|&block| fits(records, block, length, mask))
+    }
+
+    /// Returns the figures of the whole region.
+    pub(super) fn stats(&self, records: &[Record], groups: &[Group]) -> Stats {
+        Stats {
+            size: self.size(),
+            free: self.bytes(self.free),
+            largest_free: self.bytes(self.index.longest(records, groups)),
+            live: self.live as usize,
+            free_blocks: self.free_blocks as usize,
+        }
+    }
+
+    /// Returns what a block is, for those who look.
+    pub(super) fn describe(&self, number: u32, record: &Record) -> Block {
+        let Extent { start, size } = self.extent(record.start, record.len());
+        let state = if record.is_live() {
+            BlockState::Live(Handle {
+                record: number,
+                generation: record.generation,
+                start: record.start,
+            })
+        } else {
+            BlockState::Free
+        };
+        Block { start, size, state }
+    }
+
+    fn extent(&self, start: u32, length: u32) -> Extent {
+        Extent {
+            start: self.address(start),
+            size: self.bytes(length),
+        }
+    }
+
+    fn address(&self, position: u32) -> u64 {
+        self.origin.wrapping_add(self.bytes(position))
+    }
+
+    fn bytes(&self, granules: u32) -> u64 {
+        u64::from(granules) << (self.shift & 63)
+    }
+
+    fn size(&self) -> u64 {
+        self.bytes(self.end.wrapping_sub(self.start))
+    }
+}
+
+/// Returns the record of a number if it is a free block.
+#[inline(always)]
+fn free_block(records: &[Record], number: u32) -> Option<&Record> {
+    records
+        .get(number as usize)
+        .filter(|record| !record.is_live())
+}
+
+/// Whether a block has room for `length` granules aligned to `mask` + 1.
+fn fits(records: &[Record], block: u32, length: u32, mask: u32) -> bool {
+    records.get(block as usize).is_some_and(|record| {
+        let aligned = record.start.wrapping_add(mask) & !mask;
+        record.end.checked_sub(aligned) >= Some(length)
+    })
+}
+
+/// Returns all blocks with their numbers, in address order.
+///
+/// Record 0 is always the first one: a block that is split or extended keeps its record for the
+/// part with the lowest address.
+pub(super) fn in_order(records: &[Record]) -> impl Iterator<Item = (u32, &Record)> {
+    let numbered = |number: u32| Some((number, records.get(number as usize)?));
+    core::iter::successors(numbered(0), move |(_, record)| numbered(record.after))
+}
