@@ -77,8 +77,7 @@ pub unsafe trait Firewall {
     /// [`Refusal::Tee`] with the firewall's result; `each` was not called then.
     fn list(&mut self, each: &mut dyn FnMut(LedgerRecord)) -> Result<(), Refusal>;
 
-    /// Makes the firewall fail at a point of its own choosing names, for
-    /// tests.
+    /// Makes the `nth` next step of a kind fail in the firewall, for tests.
     ///
     /// # Errors
     ///

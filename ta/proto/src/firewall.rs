@@ -14,6 +14,11 @@ pub const FIREWALL_UUID: [u8; 16] = [
 /// Version of the commands and records in this file, as [`INFO`] reports it.
 pub const PROTOCOL_VERSION: u32 = 1;
 
+/// Ranges that the ledger holds at most.
+///
+/// The TA names as many, so that none can be fenced off without a name.
+pub const MAX_RANGES: usize = 1024;
+
 /// In: physical address, in: size in bytes, out: (use case, 0).
 pub const PROTECT: u32 = 1;
 

@@ -55,6 +55,7 @@ fn commands_of_the_trusted_application() {
 #[test]
 fn commands_of_the_firewall() {
     assert_eq!(firewall::PROTOCOL_VERSION, 1);
+    assert_eq!(firewall::MAX_RANGES, 1024);
     assert_eq!(firewall::PROTECT, 1);
     assert_eq!(firewall::UNPROTECT, 2);
     assert_eq!(firewall::MAP, 3);

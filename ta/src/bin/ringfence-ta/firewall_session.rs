@@ -7,12 +7,10 @@ use core::ptr::NonNull;
 use alloc::vec::Vec;
 use optee_utee::{ParamIndex, TaSession, TaSessionBuilder, TeeParams, Uuid};
 use ringfence_proto::command::{join, split};
-use ringfence_proto::firewall::{self, LedgerRecord};
+use ringfence_proto::firewall::{self, LedgerRecord, MAX_RANGES};
 use ringfence_ta::firewall::{Firewall, FirewallInfo};
 use ringfence_ta::refusal::Refusal;
 use ringfence_ta::windows::Range;
-
-use crate::MAX_RANGES;
 
 /// A session to the firewall, opened when it is first needed, and kept.
 pub struct FirewallSession {

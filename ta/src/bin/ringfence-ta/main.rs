@@ -17,21 +17,20 @@ mod dispatch;
 mod firewall_session;
 
 use core::cell::{RefCell, RefMut};
+use core::panic::PanicInfo;
 
 use optee_utee::property::{ClientIdentity, PropertyKey};
 use optee_utee::{
-    ta_close_session, ta_create, ta_destroy, ta_invoke_command, ta_open_session, trace_println,
-    Error, ParametersAny, ParametersNone, Result,
+    raw, ta_close_session, ta_create, ta_destroy, ta_invoke_command, ta_open_session,
+    trace_println, Error, ParametersAny, ParametersNone, Result,
 };
 use ringfence_proto::command::result;
+use ringfence_proto::firewall::MAX_RANGES;
 use ringfence_ta::instance::{Instance, Session};
 use ringfence_ta::policy::Client;
 use ringfence_ta::refusal::Refusal;
 
 use firewall_session::FirewallSession;
-
-/// Ranges that can be protected at once.
-const MAX_RANGES: usize = 1024;
 
 /// The one instance's state.
 type State = Instance<FirewallSession, fn() -> u64, MAX_RANGES>;
@@ -102,7 +101,22 @@ fn invoke_command(
         .map_err(error)
 }
 
+/// Says on the secure console where it happened, then ends the instance.
+///
+/// OP-TEE unmaps and zeroes all that the instance had; the ranges stay
+/// protected, and the next instance finds them in the firewall's ledger.
+#[panic_handler]
+fn panic(info: &PanicInfo<'_>) -> ! {
+    trace_println!("{}", info);
+    // SAFETY: the call has no precondition.
+    unsafe { raw::TEE_Panic(result::GENERIC) };
+    // TEE_Panic() does not return; its declaration does not say so.
+    loop {}
+}
+
 /// What `optee-utee-build` writes: the TA's head, properties and heap.
 mod header {
+    #![expect(clippy::undocumented_unsafe_blocks, reason = "generated")]
+
     include!(concat!(env!("OUT_DIR"), "/user_ta_header.rs"));
 }
