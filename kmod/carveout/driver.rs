@@ -84,23 +84,7 @@ fn bind(device: &Device, kind: Option<Kind>) -> Result<HeapDriver> {
 
     let carveout = take_over(device, &state, &settings)?
         .map_or_else(|| create(device, &state, settings, granule), Ok)?;
-    let binding = Carveout::bind(&carveout).inspect_err(|_| {
-        dev_err!(device, "another heap uses the memory-region\n");
-    })?;
-    if carveout.is_protected() {
-        state.secure_world.adopt(&carveout).inspect_err(|_| {
-            dev_err!(device, "the secure world's ranges can't be listed\n");
-        })?;
-    }
-
-    let attachment = Heap::attach(carveout.heap(), carveout.clone()).inspect_err(|error| {
-        dev_err!(
-            device,
-            "heap {} can't be registered: {:?}\n",
-            carveout.heap().name(),
-            error
-        );
-    })?;
+    let driver = serve(device, &state, &carveout).inspect_err(|_| state.discard(&carveout))?;
     let range = carveout.range();
     dev_info!(
         device,
@@ -109,6 +93,31 @@ fn bind(device: &Device, kind: Option<Kind>) -> Result<HeapDriver> {
         range.size >> 20,
         range.start
     );
+    Ok(driver)
+}
+
+/// Puts a carveout behind its heap.
+fn serve(device: &Device, state: &State, carveout: &Arc<Carveout>) -> Result<HeapDriver> {
+    let binding = Carveout::bind(carveout).inspect_err(|_| {
+        dev_err!(device, "another heap uses the memory-region\n");
+    })?;
+    if carveout.is_protected() {
+        state.secure_world.adopt(carveout).inspect_err(|error| {
+            dev_err!(
+                device,
+                "the secure world's ranges can't be listed: {:?}\n",
+                error
+            );
+        })?;
+    }
+    let name = carveout.heap().name();
+    let attachment = Heap::attach(carveout.heap(), carveout.clone()).inspect_err(|&error| {
+        if error == EBUSY {
+            dev_err!(device, "another region's heap has the name {}\n", name);
+        } else {
+            dev_err!(device, "heap {} can't be registered: {:?}\n", name, error);
+        }
+    })?;
     Ok(HeapDriver {
         _attachment: attachment,
         _binding: binding,

@@ -102,6 +102,17 @@ impl State {
             .find(|carveout| carveout.contains(start, size))
             .cloned()
     }
+
+    /// Lets go of a carveout that did not become a heap, unless it has ranges
+    /// that must be kept.
+    fn discard(&self, carveout: &Arc<Carveout>) {
+        if carveout.is_bound() || !carveout.is_idle() {
+            return;
+        }
+        self.carveouts
+            .lock()
+            .retain(|other| !Arc::ptr_eq(other, carveout));
+    }
 }
 
 /// Ends the ledger with the module's state: its entries refer to carveouts, and

@@ -28,7 +28,8 @@ const WINDOW: u64 = 0x20_0000;
 /// Why a device's `memory-region` can't be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RegionError {
-    /// There is no `memory-region`, or it does not point to a region.
+    /// There is no `memory-region`, or the kernel did not reserve what it points
+    /// to (an empty region, for one).
     Missing,
     /// The region is not marked `no-map`.
     Mapped,
@@ -45,7 +46,7 @@ pub enum RegionError {
 impl fmt::Display for RegionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Missing => "no memory-region",
+            Self::Missing => "there is no memory-region that was reserved at boot",
             Self::Mapped => "the memory-region is not no-map",
             Self::Reusable => "the memory-region is reusable",
             Self::Misaligned => "the memory-region is empty or does not lie on pages",
