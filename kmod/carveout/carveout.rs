@@ -70,6 +70,9 @@ use crate::{
 /// records.
 const MAX_LIVE: u64 = 1 << 14;
 
+/// Ranges that are listed under one hold of the lock.
+const LINES_AT_ONCE: usize = 32;
+
 /// How an allocated range stands.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RangeState {
@@ -487,23 +490,29 @@ impl Backend for Carveout {
     }
 
     fn ranges(&self) -> Result<KVVec<RangeLine>> {
-        // The memory comes before the lock, for as many as there are now.
-        let count = self.ranges.lock().allocator.stats().live;
-        let mut lines = KVVec::with_capacity(count, GFP_KERNEL)?;
-        let ranges = self.ranges.lock();
-        for (&start, tracked) in ranges.tracked.iter() {
-            let line = RangeLine {
-                start,
-                size: tracked.size,
-                state: tracked.state.name(),
-                origin: tracked.origin,
-            };
-            if lines.push_within_capacity(line).is_err() {
-                break;
+        let mut lines = KVVec::new();
+        let mut next = 0;
+        loop {
+            // Memory comes before the lock, and the lock is held for a few ranges at a time.
+            lines.reserve(LINES_AT_ONCE, GFP_KERNEL)?;
+            let ranges = self.ranges.lock();
+            for _ in 0..LINES_AT_ONCE {
+                let Some(cursor) = ranges.tracked.cursor_lower_bound(&next) else {
+                    return Ok(lines);
+                };
+                let (&start, tracked) = cursor.current();
+                let line = RangeLine {
+                    start,
+                    size: tracked.size,
+                    state: tracked.state.name(),
+                    origin: tracked.origin,
+                };
+                if lines.push_within_capacity(line).is_err() {
+                    break;
+                }
+                next = start + tracked.size;
             }
         }
-        drop(ranges);
-        Ok(lines)
     }
 
     fn retry(this: &Arc<Self>, why: Retry) {
@@ -536,4 +545,41 @@ fn protected(
         }
     }
     Err(EIO)
+}
+
+#[kunit_tests(ringfence_carveout_states)]
+mod tests {
+    use super::*;
+
+    const ALL: [RangeState; 6] = [
+        RangeState::Preparing,
+        RangeState::Open,
+        RangeState::Protected,
+        RangeState::Lost,
+        RangeState::Waiting,
+        RangeState::Quarantined,
+    ];
+
+    #[test]
+    fn what_is_kept_back_is_fenced_and_no_buffer() {
+        for state in ALL.into_iter().filter(|state| state.is_kept_back()) {
+            assert!(state.is_fenced());
+            assert!(!state.is_buffer());
+        }
+    }
+
+    #[test]
+    fn a_lost_or_open_buffer_does_not_count_as_fenced() {
+        assert!(!RangeState::Lost.is_fenced());
+        assert!(!RangeState::Open.is_fenced());
+        assert!(RangeState::Protected.is_fenced());
+    }
+
+    #[test]
+    fn running_out_is_not_the_callers_fault() {
+        assert_eq!(errno(AllocError::NoSpace), ENOMEM);
+        assert_eq!(errno(AllocError::NoRecord), ENOMEM);
+        assert_eq!(errno(AllocError::OutOfBounds), ENOMEM);
+        assert_eq!(errno(AllocError::ZeroSize), EINVAL);
+    }
 }

@@ -447,3 +447,33 @@ fn errno(failure: Failure) -> Error {
         Failure::Transport(error) => error,
     }
 }
+
+#[kunit_tests(ringfence_ledger)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_answer_is_a_failure() {
+        assert_eq!(errno(Failure::Answer(0x1234_5678)), EIO);
+        assert_eq!(errno(Failure::Answer(result::ACCESS_DENIED)), EIO);
+        assert!(is_plain_refusal(Failure::Answer(0x1234_5678)));
+    }
+
+    #[test]
+    fn doubt_calls_for_a_new_session() {
+        assert!(!is_plain_refusal(Failure::Transport(EIO)));
+        assert!(!is_plain_refusal(Failure::Answer(result::TARGET_DEAD)));
+        assert!(!is_plain_refusal(Failure::Answer(result::ITEM_NOT_FOUND)));
+        assert!(is_plain_refusal(Failure::Answer(result::BUSY)));
+    }
+
+    #[test]
+    fn a_cell_without_a_handle_says_so() {
+        let cell = HandleCell::new();
+        assert_eq!(cell.get(), None);
+        cell.set(7);
+        assert_eq!(cell.get(), Some(7));
+        cell.set(NO_HANDLE);
+        assert_eq!(cell.get(), None);
+    }
+}

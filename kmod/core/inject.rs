@@ -120,9 +120,11 @@ mod imp {
     }
 
     pub(crate) fn init() {
+        let Some(root) = crate::registry::debugfs_root() else {
+            return;
+        };
         let file: Result<Pin<KBox<File<Control>>>> = KBox::pin_init(
-            crate::registry::debugfs_root()
-                .read_write_callback_file(c"inject", Control, &show, &arm),
+            root.read_write_callback_file(c"inject", Control, &show, &arm),
             GFP_KERNEL,
         );
         match file {

@@ -62,6 +62,7 @@ global_lock! {
     unsafe(uninit) static HEAPS: Mutex<KVec<Arc<Heap>>> = KVec::new();
 }
 
+/// Never removed, as the module never unloads.
 static DEBUGFS: SetOnce<Dir> = SetOnce::new();
 
 /// Prepares the registry.
@@ -72,15 +73,14 @@ static DEBUGFS: SetOnce<Dir> = SetOnce::new();
 pub(crate) unsafe fn init() {
     // SAFETY: The caller calls this once and first.
     unsafe { HEAPS.init() };
-    DEBUGFS.populate(Dir::new(c"ringfence"));
 }
 
-/// `/sys/kernel/debug/ringfence`.
-pub(crate) fn debugfs_root() -> Dir {
-    DEBUGFS
-        .as_ref()
-        .cloned()
-        .unwrap_or_else(|| Dir::new(c"ringfence"))
+/// `/sys/kernel/debug/ringfence`, which is made the first time.
+pub(crate) fn debugfs_root() -> Option<&'static Dir> {
+    if DEBUGFS.as_ref().is_none() {
+        DEBUGFS.populate(Dir::new(c"ringfence"));
+    }
+    DEBUGFS.as_ref()
 }
 
 /// What a backend is asked to allocate.
@@ -332,7 +332,7 @@ impl Heap {
     /// When the backend is gone by then, nothing happens.
     pub fn retry_after(heap: &Arc<Heap>, delay: Msecs) {
         // Refused when it is waiting already, which is as good.
-        let _ = workqueue::system_unbound().enqueue_delayed(heap.clone(), msecs_to_jiffies(delay));
+        let _ = workqueue::system_long().enqueue_delayed(heap.clone(), msecs_to_jiffies(delay));
     }
 
     fn retry_now(&self, why: Retry) {
@@ -398,7 +398,7 @@ impl Heap {
 
 impl Files {
     fn new(heap: &Arc<Heap>) -> Result<Self> {
-        let dir = debugfs_root().subdir(heap.name());
+        let dir = debugfs_root().ok_or(ENOENT)?.subdir(heap.name());
         Ok(Self {
             _ranges: KBox::pin_init(
                 dir.read_callback_file(c"ranges", heap.clone(), &Heap::show_ranges),
