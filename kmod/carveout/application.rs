@@ -5,6 +5,10 @@
 use kernel::prelude::*;
 use ringfence_core::{
     attachment::PhysRange,
+    inject::{
+        self,
+        Point, //
+    },
     tee::{
         Failure,
         Param,
@@ -96,6 +100,7 @@ impl Application {
     ///
     /// `BUSY` while a content command has it mapped; see also [`Self::protect`].
     pub(crate) fn unprotect(&self, handle: u64) -> Result<(), Failure> {
+        inject::check(Point::Busy).map_err(|_| Failure::Answer(result::BUSY))?;
         let mut params = [value(handle), Param::None, Param::None, Param::None];
         self.session.invoke(command::UNPROTECT, &mut params)
     }

@@ -19,6 +19,8 @@ pub enum Point {
     Tee,
     /// A command to the secure world, after it was carried out (EIO).
     Answer,
+    /// Opening a range, which is said to be in use in the secure world (EBUSY).
+    Busy,
     /// Exporting the dma-buf (ENOMEM).
     Export,
     /// Mapping for a device (EIO).
@@ -53,18 +55,19 @@ mod imp {
         uaccess::UserSliceReader,
     };
 
-    const POINTS: [(&str, Point); 7] = [
+    const POINTS: [(&str, Point); 8] = [
         ("range", Point::Range),
         ("record", Point::Record),
         ("scrub", Point::Scrub),
         ("tee", Point::Tee),
         ("answer", Point::Answer),
+        ("busy", Point::Busy),
         ("export", Point::Export),
         ("map", Point::Map),
     ];
 
     /// Passes until each point fails; 0 means never.
-    static ARMED: [Atomic<i32>; 7] = [const { Atomic::new(0) }; 7];
+    static ARMED: [Atomic<i32>; POINTS.len()] = [const { Atomic::new(0) }; POINTS.len()];
 
     /// Passes the point, unless it is its turn to fail.
     ///
@@ -84,6 +87,7 @@ mod imp {
                 }
                 return Err(match point {
                     Point::Range | Point::Record | Point::Export => ENOMEM,
+                    Point::Busy => EBUSY,
                     Point::Scrub | Point::Tee | Point::Answer | Point::Map => EIO,
                 });
             }
