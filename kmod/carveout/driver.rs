@@ -73,12 +73,12 @@ fn bind(device: &Device, kind: Option<Kind>) -> Result<HeapDriver> {
     let state = STATE.get().ok_or(ENODEV)?;
     let settings = Settings::read(device, kind.ok_or(ENODEV)?)?;
 
-    // Before anything is claimed: this is the way a boot goes in which OP-TEE comes later.
+    // Before anything is claimed: a boot in which OP-TEE comes later goes this way.
     let granule = match &settings.protection {
-        Some(_) => state.secure_world.granule().ok_or_else(|| {
-            state.secure_world.say_deferred(device);
-            EPROBE_DEFER
-        })?,
+        Some(_) => state
+            .secure_world
+            .granule()
+            .map_err(|error| unavailable(device, &state, error))?,
         None => 0,
     };
 
@@ -96,19 +96,26 @@ fn bind(device: &Device, kind: Option<Kind>) -> Result<HeapDriver> {
     Ok(driver)
 }
 
+/// Says why a protected heap does not come up, and whether it may come up later.
+fn unavailable(device: &Device, state: &State, error: Error) -> Error {
+    if error == ENODEV {
+        state.secure_world.say_deferred(device);
+        return EPROBE_DEFER;
+    }
+    dev_err!(device, "the secure world does not answer: {:?}\n", error);
+    error
+}
+
 /// Puts a carveout behind its heap.
 fn serve(device: &Device, state: &State, carveout: &Arc<Carveout>) -> Result<HeapDriver> {
     let binding = Carveout::bind(carveout).inspect_err(|_| {
         dev_err!(device, "another heap uses the memory-region\n");
     })?;
     if carveout.is_protected() {
-        state.secure_world.adopt(carveout).inspect_err(|error| {
-            dev_err!(
-                device,
-                "the secure world's ranges can't be listed: {:?}\n",
-                error
-            );
-        })?;
+        state
+            .secure_world
+            .adopt(carveout)
+            .map_err(|error| unavailable(device, state, error))?;
     }
     let name = carveout.heap().name();
     let attachment = Heap::attach(carveout.heap(), carveout.clone()).inspect_err(|&error| {

@@ -162,8 +162,8 @@ impl Ledger {
         }
     }
 
-    pub(crate) fn granule(&self) -> Option<u64> {
-        self.application.as_ref().map(Application::granule)
+    pub(crate) fn granule(&mut self) -> Result<u64> {
+        self.connect().map(Application::granule)
     }
 
     /// The trusted application has appeared on the bus.

@@ -82,9 +82,12 @@ impl SecureWorld {
         self.online.load(Relaxed)
     }
 
-    /// Bytes: the unit in which ranges are protected, when the trusted
-    /// application is there.
-    pub(crate) fn granule(&self) -> Option<u64> {
+    /// Bytes: the unit in which ranges are protected.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` without the trusted application, `EIO` when it does not answer.
+    pub(crate) fn granule(&self) -> Result<u64> {
         self.ledger.lock().granule()
     }
 
