@@ -547,6 +547,7 @@ fn protected(
     Err(EIO)
 }
 
+#[cfg(RINGFENCE_TEST)]
 #[kunit_tests(ringfence_carveout_states)]
 mod tests {
     use super::*;

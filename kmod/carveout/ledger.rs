@@ -448,6 +448,7 @@ fn errno(failure: Failure) -> Error {
     }
 }
 
+#[cfg(RINGFENCE_TEST)]
 #[kunit_tests(ringfence_ledger)]
 mod tests {
     use super::*;

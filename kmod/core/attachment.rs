@@ -172,6 +172,7 @@ impl Drop for Mapping {
     }
 }
 
+#[cfg(RINGFENCE_TEST)]
 #[kunit_tests(ringfence_attachment)]
 mod tests {
     use super::*;

@@ -181,6 +181,7 @@ fn set_name(field: &mut Name, name: &CStr) {
     }
 }
 
+#[cfg(RINGFENCE_TEST)]
 #[kunit_tests(ringfence_chardev)]
 mod tests {
     use super::*;

@@ -237,6 +237,7 @@ unsafe fn zero(range: PhysRange) -> Result {
     Ok(())
 }
 
+#[cfg(RINGFENCE_TEST)]
 #[kunit_tests(ringfence_reserved_mem)]
 mod tests {
     use super::*;
