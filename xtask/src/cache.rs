@@ -23,7 +23,7 @@ use rustix::fs::{flock, FlockOperation};
 const STAMP: &str = ".complete";
 
 /// Outputs of a step that are kept, latest used first, when a new one has been made.
-const KEPT_OUTPUTS: usize = 6;
+const KEPT_OUTPUTS: usize = 4;
 
 /// The cache directory.
 #[derive(Debug, Clone)]
@@ -77,6 +77,30 @@ impl Cache {
         Ok(dir)
     }
 
+    /// Removes outputs, scratch and logs; with `all` sources, tools and keys too.
+    ///
+    /// The fetched and unpacked sources and the Rust tools take long to make and depend on nothing
+    /// in the checkout, so they stay unless everything goes.
+    pub fn clean(&self, all: bool) -> Result<()> {
+        let lock = self.lock()?;
+        let doomed: Vec<PathBuf> = if all {
+            vec![self.root.clone()]
+        } else {
+            let outputs = fs::read_dir(self.root.join("out")).into_iter().flatten();
+            let made = outputs
+                .filter_map(|entry| Some(entry.ok()?.path()))
+                .filter(|path| !is_fetched(path));
+            made.chain(["work", "log", "run"].map(|name| self.root.join(name)))
+                .collect()
+        };
+        for path in doomed.into_iter().filter(|path| path.exists()) {
+            println!("removing {}", path.display());
+            fs::remove_dir_all(&path).with_context(|| format!("remove {}", path.display()))?;
+        }
+        drop(lock);
+        Ok(())
+    }
+
     /// Takes the lock of the cache, waiting for another xtask that holds it.
     pub fn lock(&self) -> Result<Lock> {
         let path = self.root.join("lock");
@@ -102,23 +126,38 @@ impl Cache {
         Ok(Lock { _file: file })
     }
 
-    /// Removes the outputs of `name` beyond the few that were used last.
-    pub fn prune(&self, name: &str) -> Result<()> {
-        let dir = self.root.join("out").join(name);
-        let mut outputs: Vec<(SystemTime, PathBuf)> = fs::read_dir(&dir)?
-            .filter_map(|entry| {
-                let path = entry.ok()?.path();
-                let used = fs::metadata(path.join(STAMP)).and_then(|stamp| stamp.modified());
-                Some((used.unwrap_or(SystemTime::UNIX_EPOCH), path))
-            })
+    /// Outputs of the step `name`, complete or not, in the order of their last use.
+    pub fn outputs(&self, name: &str) -> Vec<(SystemTime, PathBuf)> {
+        let entries = fs::read_dir(self.root.join("out").join(name));
+        let paths = entries
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| Some(entry.ok()?.path()));
+        let last_use =
+            |path: &Path| fs::metadata(path.join(STAMP)).and_then(|stamp| stamp.modified());
+        let mut outputs: Vec<_> = paths
+            .map(|path| (last_use(&path).unwrap_or(SystemTime::UNIX_EPOCH), path))
             .collect();
         outputs.sort();
+        outputs
+    }
+
+    /// Removes the outputs of `name` beyond the few that were used last.
+    pub fn prune(&self, name: &str) -> Result<()> {
+        let mut outputs = self.outputs(name);
         let surplus = outputs.len().saturating_sub(KEPT_OUTPUTS);
         for (_, path) in outputs.drain(..surplus) {
             fs::remove_dir_all(&path).with_context(|| format!("prune {}", path.display()))?;
         }
         Ok(())
     }
+}
+
+/// Whether a step's outputs come from the network alone.
+fn is_fetched(outputs: &Path) -> bool {
+    let name = outputs.file_name().unwrap_or_default().to_string_lossy();
+    name.ends_with("-upstream")
+        || ["linux-source", "rust-src", "bindgen", "userland", "clip"].contains(&&*name)
 }
 
 /// Held while steps of the cache may be run.

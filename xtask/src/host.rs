@@ -126,7 +126,11 @@ fn install(cache: &Cache, versions: &Versions, missing: &Missing) -> Result<()> 
         let names = missing.packages.iter().map(String::as_str);
         let arguments: Vec<&str> = ["install"].into_iter().chain(names).collect();
         // The lists are absent on a fresh image and stale on an old one; most machines need neither.
-        if apt_get(&arguments).is_err() {
+        let listed = missing
+            .packages
+            .iter()
+            .all(|name| candidate(name).is_some());
+        if !listed || apt_get(&arguments).is_err() {
             apt_get(&["update"])?;
             apt_get(&arguments)?;
         }

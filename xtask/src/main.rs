@@ -9,17 +9,22 @@
 
 mod apt;
 mod artefact;
+mod bench;
 mod cache;
 mod carveouts;
 mod cli;
+mod content;
+mod doctor;
 mod engine;
 mod host;
+mod run;
 mod rust;
 mod stack;
+mod suites;
+mod test;
 mod versions;
 mod vm;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -28,8 +33,9 @@ use clap::Parser;
 
 use artefact::kernel::Flavour;
 use cache::Cache;
-use cli::{Action, Cli};
+use cli::{Action, Cli, Scenario};
 use stack::{Build, Stack};
+use test::Counts;
 use vm::{Boot, Outcome, Task, Verdict};
 
 /// How long a command in the guest may take when nothing else is said.
@@ -63,6 +69,31 @@ fn main() -> ExitCode {
 fn act(action: Action) -> Result<ExitCode> {
     let cache = Cache::open()?;
     match action {
+        // One scenario exists; `all` is that one.
+        Action::Run {
+            scenario: Scenario::Main | Scenario::All,
+        } => Ok(conclude(&run::run(&cache)?).into()),
+        Action::Test {
+            debug,
+            everything,
+            suites,
+        } => {
+            let flavours: &[Flavour] = match (everything, debug) {
+                (true, _) => &[Flavour::Plain, Flavour::Debug],
+                (false, true) => &[Flavour::Debug],
+                (false, false) => &[Flavour::Plain],
+            };
+            let mut counts = Counts::default();
+            for &flavour in flavours {
+                counts += test::run(&cache, flavour, &suites)?;
+            }
+            println!("{counts}");
+            Ok(if counts.is_success() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            })
+        }
         Action::Vm {
             debug,
             icount,
@@ -76,23 +107,20 @@ fn act(action: Action) -> Result<ExitCode> {
             } else {
                 Flavour::Plain
             };
-            let task = if command.is_empty() {
-                Task::Shell
-            } else {
-                Task::Command(command)
-            };
             let stack = Stack::declare(&cache, flavour, Build::Test)?;
             stack.build_for_boot()?;
-            let mut boot = Boot::of(task);
+            let (task, limit) = match command {
+                words if words.is_empty() => (Task::Shell, None),
+                words => (Task::Command(words), Some(COMMAND_TIMEOUT)),
+            };
+            let mut boot = Boot::of(task, vm::run_directory(&cache)?);
             boot.icount = icount;
             boot.conditions.upstream = upstream;
             boot.share = share.as_deref();
-            boot.timeout = timeout.or(match boot.task {
-                Task::Command(_) => Some(COMMAND_TIMEOUT),
-                Task::Shell => None,
-            });
-            Ok(ExitCode::from(conclude(&vm::boot(&cache, &stack, &boot)?)))
+            boot.timeout = timeout.or(limit);
+            Ok(conclude(&vm::boot(&stack, &boot)?).into())
         }
+        Action::Bench { json } => Ok(conclude(&bench::run(&cache, json.as_deref())?).into()),
         Action::Build { product, parts } => {
             let build = if product { Build::Product } else { Build::Test };
             let stack = Stack::declare(&cache, Flavour::Plain, build)?;
@@ -101,7 +129,15 @@ fn act(action: Action) -> Result<ExitCode> {
             }
             Ok(ExitCode::SUCCESS)
         }
-        _ => todo!(),
+        Action::Doctor => Ok(if doctor::examine(&cache)? {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        }),
+        Action::Clean { all } => {
+            cache.clean(all)?;
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }
 
@@ -109,13 +145,15 @@ fn act(action: Action) -> Result<ExitCode> {
 fn conclude(outcome: &Outcome) -> u8 {
     let (status, summary) = match &outcome.verdict {
         Verdict::Exit(status) => return *status,
-        Verdict::Reported(_, reports) => (
-            status::REPORTED,
-            format!(
-                "the guest's kernel reported faults:\n  {}",
-                reports.join("\n  ")
-            ),
-        ),
+        Verdict::Reported(status, reports) => {
+            let list = reports.join("\n  ");
+            (
+                status::REPORTED,
+                format!(
+                    "the command ended with status {status}, but the kernel reported:\n  {list}"
+                ),
+            )
+        }
         Verdict::Crashed(line) => (status::CRASHED, format!("the guest crashed: {line}")),
         Verdict::TimedOut(limit) => (
             status::TIMED_OUT,

@@ -7,14 +7,15 @@ use std::sync::Arc;
 use anyhow::{anyhow, Result};
 
 use crate::apt::Apt;
+use crate::artefact::clip::{self, Clip};
 use crate::artefact::devicetree::{self, Devicetree};
 use crate::artefact::firewall;
 use crate::artefact::initramfs::{self, Initramfs};
 use crate::artefact::kernel::{Flavour, Kbuild, Kernel};
 use crate::artefact::modules;
-use crate::artefact::optee::{self, Optee};
-use crate::artefact::programs::{self, Programs};
-use crate::artefact::source;
+use crate::artefact::optee;
+use crate::artefact::programs;
+use crate::artefact::source::{self, Source};
 use crate::artefact::ta;
 use crate::artefact::tf_a::{self, Firmware};
 use crate::artefact::userland;
@@ -51,14 +52,14 @@ pub struct Stack {
     pub devicetree: Devicetree,
     /// Flash image.
     pub firmware: Firmware,
-    /// OP-TEE, within the flash image.
-    pub optee: Optee,
     /// The kernel of the flavour asked for.
     pub kernel: Kernel,
     /// The guest's root file system.
     pub initramfs: Initramfs,
-    /// The guest's programs.
-    pub programs: Programs,
+    /// The kernel's source.
+    pub linux: Source,
+    /// What the main job plays.
+    pub clip: Clip,
     /// A build of the modules by Clippy.
     pub modules_clippy: Step,
     parts: Vec<(&'static str, Step)>,
@@ -75,8 +76,9 @@ impl Stack {
         let library = Toolchain::detect()?.declare_library(&mut plan, &apt)?;
 
         let linux = source::declare_linux(&mut plan, &apt, &versions)?;
-        let kbuild = Kbuild::declare(&mut plan, &host, &versions, linux, &library)?;
+        let kbuild = Kbuild::declare(&mut plan, &host, &versions, linux.clone(), &library)?;
         let kernel = kbuild.declare_kernel(&mut plan, flavour)?;
+        let clip = clip::declare(&mut plan, &versions.clip)?;
         let userland = userland::declare(&mut plan, &apt, &versions)?;
         let devicetree = devicetree::declare(&mut plan, workspace)?;
 
@@ -117,10 +119,10 @@ impl Stack {
             plan,
             devicetree,
             firmware,
-            optee,
             kernel,
             initramfs,
-            programs,
+            linux,
+            clip,
             modules_clippy,
             parts,
         })
@@ -153,12 +155,23 @@ impl Stack {
 
     /// Builds what a boot takes.
     pub fn build_for_boot(&self) -> Result<()> {
-        self.plan.execute(&[
+        self.plan.execute(&self.boot_steps())
+    }
+
+    /// Builds what a boot takes, and fetches the content that is played in it.
+    pub fn build_for_content(&self) -> Result<()> {
+        let mut steps = self.boot_steps();
+        steps.push(&self.clip.step);
+        self.plan.execute(&steps)
+    }
+
+    fn boot_steps(&self) -> Vec<&Step> {
+        vec![
             &self.devicetree.step,
             &self.firmware.step,
             &self.kernel.step,
             &self.initramfs.step,
-        ])
+        ]
     }
 }
 

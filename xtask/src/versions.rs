@@ -18,6 +18,8 @@ pub struct Versions {
     pub source: BTreeMap<String, Vec<String>>,
     /// The guest's user space.
     pub guest: Guest,
+    /// The clip of the main job.
+    pub clip: Clip,
 }
 
 /// Which parts of the Debian archive are used.
@@ -52,6 +54,20 @@ pub struct Guest {
     pub packages: Vec<String>,
     /// Binary packages that programs for the guest are linked with.
     pub development: Vec<String>,
+}
+
+/// A file in a wheel of the Python package index.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Clip {
+    /// Name and version of the package.
+    pub package: String,
+    /// SHA-256 of the wheel, in hexadecimal.
+    pub sha256: String,
+    /// The file in it.
+    pub member: String,
+    /// What the clip is, and its licence.
+    pub title: String,
 }
 
 impl Versions {

@@ -8,8 +8,8 @@ use std::process::Command;
 
 use anyhow::{bail, Context, Result};
 
-use super::make;
 use super::source::Source;
+use super::{copy_tree, make};
 use crate::engine::{Job, Plan, Step};
 use crate::host::Host;
 use crate::rust::Library;
@@ -169,7 +169,20 @@ impl Kbuild {
 
     fn build(&self, job: &Job, flavour: Flavour) -> Result<()> {
         let objects = job.file("build");
-        fs::create_dir_all(&objects)?;
+        if !objects.exists() {
+            // Kbuild compares commands and times, so it only makes what another configuration changes.
+            match job.previous() {
+                Some(previous) => {
+                    let pending = job.file("build.new");
+                    if pending.exists() {
+                        fs::remove_dir_all(&pending)?;
+                    }
+                    copy_tree(job, &previous.join("build"), &pending)?;
+                    fs::rename(&pending, &objects)?;
+                }
+                None => fs::create_dir(&objects)?,
+            }
+        }
         let config = objects.join(".config");
         job.run(self.make(&objects).arg("allnoconfig"))?;
         // A later setting overrides an earlier one.

@@ -4,6 +4,7 @@
 //! Every module has a `declare` function that adds its steps to a plan and returns a value which
 //! knows where the finished files are.
 
+pub mod clip;
 pub mod devicetree;
 pub mod firewall;
 pub mod initramfs;

@@ -79,6 +79,16 @@ impl<'r> Job<'r> {
         self.cache.work(self.name)
     }
 
+    /// The complete output of this step that was used last, under another key.
+    pub fn previous(&self) -> Option<PathBuf> {
+        self.cache
+            .outputs(self.name)
+            .into_iter()
+            .rev()
+            .map(|(_, path)| path)
+            .find(|path| path != self.dir && crate::cache::is_complete(path))
+    }
+
     /// Writes a line to the step's log.
     pub fn note(&self, line: &str) -> Result<()> {
         let mut log = File::options().append(true).open(&self.log)?;

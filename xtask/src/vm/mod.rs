@@ -94,6 +94,8 @@ impl Default for Conditions {
 pub struct Boot<'a> {
     /// What runs.
     pub task: Task,
+    /// Where its logs go: a fresh [`run_directory`].
+    pub directory: PathBuf,
     /// What is loaded before it.
     pub conditions: Conditions,
     /// Guest time counts instructions.
@@ -112,9 +114,10 @@ pub struct Boot<'a> {
 
 impl Boot<'_> {
     /// A boot of `task` under default conditions, with its output on this process's own streams.
-    pub fn of(task: Task) -> Self {
+    pub fn of(task: Task, directory: PathBuf) -> Self {
         Self {
             task,
+            directory,
             conditions: Conditions::default(),
             icount: false,
             share: None,
@@ -176,8 +179,8 @@ enum Event {
 }
 
 /// Boots `stack` and waits for the end.
-pub fn boot(cache: &Cache, stack: &Stack, boot: &Boot<'_>) -> Result<Outcome> {
-    let directory = run_directory(cache)?;
+pub fn boot(stack: &Stack, boot: &Boot<'_>) -> Result<Outcome> {
+    let directory = boot.directory.as_path();
     let memory = memfd_create("ringfence-guest-memory", MemfdFlags::CLOEXEC)?;
     ftruncate(&memory, MEMORY_SIZE)?;
     let (events, received) = channel();
@@ -187,7 +190,7 @@ pub fn boot(cache: &Cache, stack: &Stack, boot: &Boot<'_>) -> Result<Outcome> {
         .option("-drive", flash_drive(&stack.firmware.flash()))
         .load(&stack.kernel.image(), KERNEL_ADDRESS)
         .load(&stack.initramfs.archive(), INITRAMFS_ADDRESS)
-        .option("-dtb", finish_devicetree(stack, boot, &directory)?);
+        .option("-dtb", finish_devicetree(stack, boot, directory)?);
     if boot.icount {
         arguments.option("-icount", "shift=0,sleep=off");
     }
@@ -201,12 +204,12 @@ pub fn boot(cache: &Cache, stack: &Stack, boot: &Boot<'_>) -> Result<Outcome> {
             format!("local,path={path},mount_tag=share,security_model=none,multidevs=remap"),
         );
     }
-    for (name, path) in configuration(stack, boot, &directory)? {
+    for (name, path) in configuration(stack, boot, directory)? {
         arguments.config(name, &path);
     }
 
     let mut wires = Wires::default();
-    let consoles = wires.consoles(&mut arguments, &directory, &events)?;
+    let consoles = wires.consoles(&mut arguments, directory, &events)?;
     arguments.option("-device", "virtio-serial-pci");
     wires.status(&mut arguments, &events)?;
     wires.host(&mut arguments, &memory, boot)?;
@@ -216,7 +219,7 @@ pub fn boot(cache: &Cache, stack: &Stack, boot: &Boot<'_>) -> Result<Outcome> {
         Task::Shell => screen = wires.screen(&mut arguments)?,
     }
 
-    let qemu = Qemu::start(arguments, &memory, &wires.inherited, &directory)?;
+    let qemu = Qemu::start(arguments, &memory, &wires.inherited, directory)?;
     let signals = watch_signals(&events)?;
     let pid = qemu.pid();
     wires.close_inherited();
@@ -244,7 +247,7 @@ pub fn boot(cache: &Cache, stack: &Stack, boot: &Boot<'_>) -> Result<Outcome> {
     Ok(Outcome {
         verdict,
         console_tail: console.tail(),
-        directory,
+        directory: directory.to_owned(),
     })
 }
 
@@ -299,7 +302,7 @@ fn watch_signals(events: &Sender<Event>) -> Result<signal_hook::iterator::Handle
 }
 
 /// A directory of this boot's own; removes those of older ones.
-fn run_directory(cache: &Cache) -> Result<PathBuf> {
+pub fn run_directory(cache: &Cache) -> Result<PathBuf> {
     let runs = cache.subdirectory("run")?;
     let mut old: Vec<_> = fs::read_dir(&runs)?
         .filter_map(|entry| {
