@@ -1,3 +1,177 @@
-//! Front door of the project.
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Front door of the project: sets up a machine, builds the stack, boots it, tests it.
+//!
+//! - [`engine`] runs keyed steps; [`cache`] is where their results are.
+//! - [`apt`], [`host`] and [`rust`] are what steps are made with: archive, packages, toolchain.
+//! - [`artefact`] has one module for each part of the stack, [`stack`] puts them together.
+//! - [`vm`] boots the stack.
+//! - the other modules are one command each.
+
+mod apt;
+mod artefact;
+mod bench;
+mod cache;
 mod carveouts;
-fn main() {}
+mod cli;
+mod content;
+mod doctor;
+mod engine;
+mod host;
+mod run;
+mod rust;
+mod stack;
+mod suites;
+mod test;
+mod versions;
+mod vm;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::Parser;
+
+use artefact::kernel::Flavour;
+use cache::Cache;
+use cli::{Action, Cli, Scenario};
+use stack::{Build, Stack};
+use test::Counts;
+use vm::{Boot, Outcome, Task, Verdict};
+
+/// How long a command in the guest may take when nothing else is said.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Statuses of a boot that did not end with the command's own; `--help` explains them.
+mod status {
+    pub const NOT_STARTED: u8 = 122;
+    pub const REPORTED: u8 = 123;
+    pub const TIMED_OUT: u8 = 124;
+    pub const CRASHED: u8 = 125;
+    pub const INTERRUPTED: u8 = 130;
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let failure = if matches!(cli.command, Action::Vm { .. } | Action::Run { .. }) {
+        status::NOT_STARTED
+    } else {
+        1
+    };
+    match act(cli.command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(failure)
+        }
+    }
+}
+
+fn act(action: Action) -> Result<ExitCode> {
+    let cache = Cache::open()?;
+    match action {
+        // One scenario exists; `all` is that one.
+        Action::Run {
+            scenario: Scenario::Main | Scenario::All,
+        } => Ok(conclude(&run::run(&cache)?).into()),
+        Action::Test {
+            debug,
+            everything,
+            suites,
+        } => {
+            let flavours: &[Flavour] = match (everything, debug) {
+                (true, _) => &[Flavour::Plain, Flavour::Debug],
+                (false, true) => &[Flavour::Debug],
+                (false, false) => &[Flavour::Plain],
+            };
+            let mut counts = Counts::default();
+            for &flavour in flavours {
+                counts += test::run(&cache, flavour, &suites)?;
+            }
+            println!("{counts}");
+            Ok(if counts.is_success() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            })
+        }
+        Action::Vm {
+            debug,
+            icount,
+            upstream,
+            share,
+            timeout,
+            command,
+        } => {
+            let flavour = if debug {
+                Flavour::Debug
+            } else {
+                Flavour::Plain
+            };
+            let stack = Stack::declare(&cache, flavour, Build::Test)?;
+            stack.build_for_boot()?;
+            let (task, limit) = match command {
+                words if words.is_empty() => (Task::Shell, None),
+                words => (Task::Command(words), Some(COMMAND_TIMEOUT)),
+            };
+            let mut boot = Boot::of(task, vm::run_directory(&cache)?);
+            boot.icount = icount;
+            boot.conditions.upstream = upstream;
+            boot.share = share.as_deref();
+            boot.timeout = timeout.or(limit);
+            Ok(conclude(&vm::boot(&stack, &boot)?).into())
+        }
+        Action::Bench { json } => Ok(conclude(&bench::run(&cache, json.as_deref())?).into()),
+        Action::Build { product, parts } => {
+            let build = if product { Build::Product } else { Build::Test };
+            let stack = Stack::declare(&cache, Flavour::Plain, build)?;
+            for (name, directory) in stack.build(&parts)? {
+                println!("{name:12} {}", directory.display());
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Action::Doctor => Ok(if doctor::examine(&cache)? {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        }),
+        Action::Clean { all } => {
+            cache.clean(all)?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Says how a boot ended, unless it ended well; returns the exit status for it.
+fn conclude(outcome: &Outcome) -> u8 {
+    let (status, summary) = match &outcome.verdict {
+        Verdict::Exit(status) => return *status,
+        Verdict::Reported(status, reports) => {
+            let list = reports.join("\n  ");
+            (
+                status::REPORTED,
+                format!(
+                    "the command ended with status {status}, but the kernel reported:\n  {list}"
+                ),
+            )
+        }
+        Verdict::Crashed(line) => (status::CRASHED, format!("the guest crashed: {line}")),
+        Verdict::TimedOut(limit) => (
+            status::TIMED_OUT,
+            format!("no end after {} seconds", limit.as_secs()),
+        ),
+        Verdict::Lost => (status::CRASHED, "the guest is gone".to_owned()),
+        Verdict::Interrupted(signal) => {
+            return if *signal == 2 {
+                status::INTERRUPTED
+            } else {
+                128 + *signal as u8
+            }
+        }
+    };
+    eprintln!("---- last lines of the console");
+    for line in &outcome.console_tail {
+        eprintln!("{line}");
+    }
+    eprintln!("---- {summary}\nlogs: {}", outcome.directory.display());
+    status
+}

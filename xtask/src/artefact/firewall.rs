@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The pseudo-TA's ledger: a Rust static library that OP-TEE's core links behind a C shim.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use crate::engine::{Plan, Step};
+use crate::rust::{CrossBuild, Library};
+
+/// OP-TEE's core runs without floating point.
+const TARGET: &str = "aarch64-unknown-none-softfloat";
+
+/// The entry points for the shim.
+const FEATURES: &str = "optee";
+
+/// The built ledger.
+#[derive(Debug, Clone)]
+pub struct Firewall {
+    /// The step that builds it.
+    pub step: Step,
+    /// The C shim's directory.
+    pub shim: PathBuf,
+}
+
+impl Firewall {
+    /// The static library.
+    pub fn library(&self) -> PathBuf {
+        self.step.file("libringfence_firewall.a")
+    }
+}
+
+/// Declares the ledger.
+pub fn declare(plan: &mut Plan, workspace: &Path, library: &Library) -> Result<Firewall> {
+    let mut step = plan
+        .step("firewall")
+        .input(&workspace.join("ta/firewall/src"))
+        .input(&workspace.join("ta/firewall/Cargo.toml"))
+        .input(&workspace.join("ta/proto"))
+        .input(&workspace.join("Cargo.toml"))
+        .input(&workspace.join("Cargo.lock"))
+        .param("features", FEATURES)
+        .param("rustc", library.toolchain().identity());
+    if let Some(source) = library.step() {
+        step = step.needs(source);
+    }
+    let (root, library) = (workspace.to_owned(), library.clone());
+    let step = step.runs(move |job| {
+        let arguments = [
+            "--package",
+            "ringfence-firewall",
+            "--lib",
+            "--profile",
+            "firewall",
+            "--features",
+            FEATURES,
+        ];
+        let built = library.build(
+            job,
+            &CrossBuild {
+                workspace: &root,
+                target: TARGET,
+                std: "core,panic_abort",
+                std_features: false,
+                arguments: &arguments,
+                rustflags: "-Crelocation-model=pic",
+                environment: &[],
+            },
+        )?;
+        fs::copy(
+            built.join("firewall/libringfence_firewall.a"),
+            job.file("libringfence_firewall.a"),
+        )?;
+        Ok(())
+    })?;
+    Ok(Firewall {
+        step,
+        shim: workspace.join("ta/firewall/pta"),
+    })
+}

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The emulated machine: QEMU's command line.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+/// Where the kernel lies; TF-A enters it there. Physical address.
+pub const KERNEL_ADDRESS: u64 = 0x6000_0000;
+
+/// Where the root file system lies. Physical address.
+pub const INITRAMFS_ADDRESS: u64 = 0x6800_0000;
+
+/// Start of the guest's memory. Physical address.
+pub const MEMORY_START: u64 = 0x4000_0000;
+
+/// Size of the guest's memory, in bytes.
+pub const MEMORY_SIZE: u64 = 2 << 30;
+
+/// What decides QEMU's devicetree.
+///
+/// SVE and SME must be off: TF-A traps floating point for the secure world otherwise.
+pub fn board() -> [&'static str; 8] {
+    [
+        "-machine",
+        "virt,secure=on,virtualization=on,gic-version=3,dtb-randomness=off",
+        "-cpu",
+        "max,x-rme=on,sve=off,sme=off,pauth-impdef=on",
+        "-smp",
+        "2",
+        "-m",
+        "2G",
+    ]
+}
+
+/// Arguments of one boot, as they are put together.
+#[derive(Debug, Default)]
+pub struct Arguments(Vec<OsString>);
+
+impl Arguments {
+    /// The board without any device that QEMU would add by itself, emulated by TCG.
+    pub fn new() -> Self {
+        let mut arguments = Self(Vec::new());
+        for argument in [
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-no-reboot",
+            "-accel",
+            "tcg",
+        ] {
+            arguments.0.push(argument.into());
+        }
+        for argument in board() {
+            arguments.0.push(argument.into());
+        }
+        arguments
+    }
+
+    /// Adds an option with its value.
+    pub fn option(&mut self, name: &str, value: impl Into<OsString>) -> &mut Self {
+        self.0.push(name.into());
+        self.0.push(value.into());
+        self
+    }
+
+    /// Puts a file's bytes into the guest's memory before it starts.
+    pub fn load(&mut self, path: &Path, address: u64) -> &mut Self {
+        self.option(
+            "-device",
+            format!("loader,file={},addr={address:#x},force-raw=on", quote(path)),
+        )
+    }
+
+    /// Gives the guest a file under `opt/ringfence/` in fw_cfg.
+    pub fn config(&mut self, name: &str, path: &Path) -> &mut Self {
+        self.option(
+            "-fw_cfg",
+            format!("name=opt/ringfence/{name},file={}", quote(path)),
+        )
+    }
+
+    /// Uses the open file `fd` of QEMU as the guest's memory.
+    pub fn memory(&mut self, fd: i32) -> &mut Self {
+        let object = format!(
+            "memory-backend-file,id=ram,mem-path=/proc/self/fd/{fd},size={MEMORY_SIZE},share=on"
+        );
+        self.option("-object", object)
+            .option("-machine", "memory-backend=ram")
+    }
+
+    /// Connects the character device `id` to the connected socket `fd`.
+    pub fn socket(&mut self, id: &str, fd: i32) -> &mut Self {
+        self.option("-chardev", format!("socket,id={id},fd={fd}"))
+    }
+
+    /// The finished list.
+    pub fn into_inner(self) -> Vec<OsString> {
+        self.0
+    }
+}
+
+/// A path within one of QEMU's comma-separated options.
+pub fn quote(path: &Path) -> String {
+    path.to_string_lossy().replace(',', ",,")
+}

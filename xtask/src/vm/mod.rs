@@ -1,0 +1,667 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Boots the stack in QEMU and runs one command, or a shell, in it.
+//!
+//! The guest's memory is an anonymous file that QEMU and this process share, so that the host can
+//! look at every byte of it. Output of the command, its exit status, and questions to the host each
+//! have a virtio-serial port of their own; the consoles go to log files and are watched for crashes.
+
+pub mod console;
+pub mod machine;
+mod ports;
+pub mod search;
+mod terminal;
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{channel, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{bail, Context, Result};
+use rustix::fs::{ftruncate, memfd_create, MemfdFlags};
+use rustix::process::{kill_process, set_parent_process_death_signal, Pid, Signal};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGWINCH};
+use signal_hook::iterator::Signals;
+
+use crate::artefact::kernel::Flavour;
+use crate::cache::Cache;
+use crate::host;
+use crate::stack::Stack;
+use console::Console;
+use machine::{Arguments, INITRAMFS_ADDRESS, KERNEL_ADDRESS, MEMORY_SIZE};
+use ports::Port;
+use search::Needles;
+use terminal::RawTerminal;
+
+/// How long the consoles are still listened to after a crash, for its backtrace.
+const AFTERMATH: Duration = Duration::from_secs(2);
+
+/// How long QEMU has to end when it is asked to.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Directories of earlier runs that are kept.
+const KEPT_RUNS: usize = 8;
+
+/// Where a piece of the command's output comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output.
+    Output,
+    /// Standard error.
+    Error,
+}
+
+/// Takes the command's output as it comes.
+pub type Sink = Arc<dyn Fn(Stream, &[u8]) + Send + Sync>;
+
+/// What runs in the guest.
+#[derive(Debug, Clone)]
+pub enum Task {
+    /// A shell on this terminal.
+    Shell,
+    /// A command with its arguments.
+    Command(Vec<String>),
+}
+
+/// What the guest loads before its task starts.
+#[derive(Debug, Clone, Copy)]
+pub struct Conditions {
+    /// OP-TEE's driver, and the supplicant.
+    pub optee: bool,
+    /// This project's modules.
+    pub heaps: bool,
+    /// The upstream heaps, written in C.
+    pub upstream: bool,
+}
+
+impl Default for Conditions {
+    fn default() -> Self {
+        Self {
+            optee: true,
+            heaps: true,
+            upstream: false,
+        }
+    }
+}
+
+/// One boot.
+pub struct Boot<'a> {
+    /// What runs.
+    pub task: Task,
+    /// Where its logs go: a fresh [`run_directory`].
+    pub directory: PathBuf,
+    /// What is loaded before it.
+    pub conditions: Conditions,
+    /// Guest time counts instructions.
+    pub icount: bool,
+    /// A directory that the guest sees as /mnt/share, read and write.
+    pub share: Option<&'a Path>,
+    /// When it is given up.
+    pub timeout: Option<Duration>,
+    /// More words for the kernel's command line.
+    pub bootargs: &'a str,
+    /// What the guest may have the host search its memory for.
+    pub needles: Vec<Needles>,
+    /// Where the command's output goes.
+    pub sink: Sink,
+}
+
+impl Boot<'_> {
+    /// A boot of `task` under default conditions, with its output on this process's own streams.
+    pub fn of(task: Task, directory: PathBuf) -> Self {
+        Self {
+            task,
+            directory,
+            conditions: Conditions::default(),
+            icount: false,
+            share: None,
+            timeout: None,
+            bootargs: "",
+            needles: Vec::new(),
+            sink: Arc::new(pass_on),
+        }
+    }
+}
+
+/// Writes output to this process's own streams.
+pub fn pass_on(stream: Stream, bytes: &[u8]) {
+    // A reader that went away (a closed pipe) is no reason to stop the guest.
+    let _ = match stream {
+        Stream::Output => io::stdout()
+            .write_all(bytes)
+            .and_then(|()| io::stdout().flush()),
+        Stream::Error => io::stderr()
+            .write_all(bytes)
+            .and_then(|()| io::stderr().flush()),
+    };
+}
+
+/// How a boot ended.
+#[derive(Debug)]
+pub enum Verdict {
+    /// The command ended by itself, with this status.
+    Exit(u8),
+    /// The command ended with this status, but the kernel has found faults.
+    Reported(u8, Vec<String>),
+    /// The kernel or the firmware crashed; the line that says so.
+    Crashed(String),
+    /// It took too long.
+    TimedOut(Duration),
+    /// QEMU ended without the guest's saying so.
+    Lost,
+    /// This signal asked for the end.
+    Interrupted(i32),
+}
+
+/// What is left of a boot.
+#[derive(Debug)]
+pub struct Outcome {
+    /// How it ended.
+    pub verdict: Verdict,
+    /// The last lines of the kernel's console.
+    pub console_tail: Vec<String>,
+    /// The directory with the logs.
+    pub directory: PathBuf,
+}
+
+/// Something that the waiting thread has to act upon.
+enum Event {
+    Crash,
+    Status(String),
+    Signal(i32),
+    Gone,
+}
+
+/// Boots `stack` and waits for the end.
+pub fn boot(stack: &Stack, boot: &Boot<'_>) -> Result<Outcome> {
+    let directory = boot.directory.as_path();
+    let memory = memfd_create("ringfence-guest-memory", MemfdFlags::CLOEXEC)?;
+    ftruncate(&memory, MEMORY_SIZE)?;
+    let (events, received) = channel();
+    let mut arguments = Arguments::new();
+    arguments
+        .memory(memory.as_raw_fd())
+        .option("-drive", flash_drive(&stack.firmware.flash()))
+        .load(&stack.kernel.image(), KERNEL_ADDRESS)
+        .load(&stack.initramfs.archive(), INITRAMFS_ADDRESS)
+        .option("-dtb", finish_devicetree(stack, boot, directory)?);
+    if boot.icount {
+        arguments.option("-icount", "shift=0,sleep=off");
+    }
+    if let Some(share) = boot.share {
+        let share = share
+            .canonicalize()
+            .with_context(|| format!("the shared directory {}", share.display()))?;
+        let path = machine::quote(&share);
+        arguments.option(
+            "-virtfs",
+            format!("local,path={path},mount_tag=share,security_model=none,multidevs=remap"),
+        );
+    }
+    for (name, path) in configuration(stack, boot, directory)? {
+        arguments.config(name, &path);
+    }
+
+    let mut wires = Wires::default();
+    let consoles = wires.consoles(&mut arguments, directory, &events)?;
+    arguments.option("-device", "virtio-serial-pci");
+    wires.status(&mut arguments, &events)?;
+    wires.host(&mut arguments, &memory, boot)?;
+    let mut screen = Screen::None;
+    match boot.task {
+        Task::Command(_) => wires.output(&mut arguments, &boot.sink)?,
+        Task::Shell => screen = wires.screen(&mut arguments)?,
+    }
+
+    let qemu = Qemu::start(arguments, &memory, &wires.inherited, directory)?;
+    let signals = watch_signals(&events)?;
+    let pid = qemu.pid();
+    wires.close_inherited();
+    let end = wait(boot.timeout, &received, &screen);
+    if matches!(end, End::Crash) {
+        thread::sleep(AFTERMATH);
+    }
+    signals.close();
+    qemu.stop()
+        .with_context(|| format!("stop QEMU, process {pid}"))?;
+    wires.join();
+    drop(screen);
+
+    let console = consoles.normal.lock().expect("its reader has ended");
+    let secure = consoles.secure.lock().expect("its reader has ended");
+    let reports = console.reports().to_vec();
+    let verdict = match (end, console.crash().or(secure.crash())) {
+        (_, Some(line)) => Verdict::Crashed(line.to_owned()),
+        (End::Exit(status), None) if reports.is_empty() => Verdict::Exit(status),
+        (End::Exit(status), None) => Verdict::Reported(status, reports),
+        (End::TimedOut, None) => Verdict::TimedOut(boot.timeout.unwrap_or_default()),
+        (End::Signal(number), None) => Verdict::Interrupted(number),
+        (End::Gone | End::Crash, None) => Verdict::Lost,
+    };
+    Ok(Outcome {
+        verdict,
+        console_tail: console.tail(),
+        directory: directory.to_owned(),
+    })
+}
+
+/// Why waiting ended.
+enum End {
+    Exit(u8),
+    Crash,
+    TimedOut,
+    Signal(i32),
+    Gone,
+}
+
+fn wait(timeout: Option<Duration>, events: &Receiver<Event>, screen: &Screen) -> End {
+    let deadline = timeout.map(|timeout| Instant::now() + timeout);
+    loop {
+        let event = match deadline {
+            Some(deadline) => {
+                events.recv_timeout(deadline.saturating_duration_since(Instant::now()))
+            }
+            None => events.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        match event {
+            Ok(Event::Crash) => return End::Crash,
+            Ok(Event::Status(line)) => {
+                if let Some(status) = line
+                    .strip_prefix("exit ")
+                    .and_then(|status| status.trim().parse().ok())
+                {
+                    return End::Exit(status);
+                }
+            }
+            Ok(Event::Signal(SIGWINCH)) => screen.resize(),
+            Ok(Event::Signal(number)) => return End::Signal(number),
+            Ok(Event::Gone) | Err(RecvTimeoutError::Disconnected) => return End::Gone,
+            Err(RecvTimeoutError::Timeout) => return End::TimedOut,
+        }
+    }
+}
+
+/// Sends signals to this process on as events, until the handle is closed.
+fn watch_signals(events: &Sender<Event>) -> Result<signal_hook::iterator::Handle> {
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGWINCH])?;
+    let handle = signals.handle();
+    let events = events.clone();
+    thread::spawn(move || {
+        for number in signals.forever() {
+            // Nobody listens any more when the boot has just ended.
+            let _ = events.send(Event::Signal(number));
+        }
+    });
+    Ok(handle)
+}
+
+/// A directory of this boot's own; removes those of older ones.
+pub fn run_directory(cache: &Cache) -> Result<PathBuf> {
+    let runs = cache.subdirectory("run")?;
+    let mut old: Vec<_> = fs::read_dir(&runs)?
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            Some((entry.metadata().ok()?.modified().ok()?, entry.path()))
+        })
+        .collect();
+    old.sort();
+    let surplus = old.len().saturating_sub(KEPT_RUNS);
+    for (_, path) in old.drain(..surplus) {
+        let owner = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .and_then(|name| name.split('-').next());
+        let is_alive = owner.is_some_and(|pid| Path::new("/proc").join(pid).exists());
+        if !is_alive {
+            // Another xtask may be removing the same one.
+            let _ = fs::remove_dir_all(path);
+        }
+    }
+    for number in 0.. {
+        let directory = runs.join(format!("{}-{number}", std::process::id()));
+        match fs::create_dir(&directory) {
+            Ok(()) => return Ok(directory),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => {
+                return Err(error).with_context(|| format!("create {}", directory.display()))
+            }
+        }
+    }
+    bail!("no name is left for a directory in {}", runs.display())
+}
+
+fn flash_drive(flash: &Path) -> String {
+    format!(
+        "if=pflash,unit=0,format=raw,readonly=on,file={}",
+        machine::quote(flash)
+    )
+}
+
+/// Adds to the devicetree what belongs to one boot; returns the blob.
+fn finish_devicetree(stack: &Stack, boot: &Boot<'_>, directory: &Path) -> Result<PathBuf> {
+    let blob = directory.join("guest.dtb");
+    fs::copy(stack.devicetree.blob(), &blob)?;
+    let end = INITRAMFS_ADDRESS + fs::metadata(stack.initramfs.archive())?.len();
+    let mut bootargs = "console=ttyAMA0 panic=-1".to_owned();
+    if stack.kernel.flavour == Flavour::Debug {
+        bootargs.push_str(" kmemleak=on");
+    }
+    if !boot.bootargs.is_empty() {
+        bootargs.push(' ');
+        bootargs.push_str(boot.bootargs);
+    }
+    let cells = |address: u64| {
+        [
+            format!("{:x}", address >> 32),
+            format!("{:x}", address & 0xffff_ffff),
+        ]
+    };
+    let put = |kind: &str, property: &str, values: &[String]| -> Result<()> {
+        let mut fdtput = Command::new("fdtput");
+        fdtput
+            .args(["-t", kind])
+            .arg(&blob)
+            .args(["/chosen", property])
+            .args(values);
+        let output = fdtput.output().context("start fdtput")?;
+        if !output.status.success() {
+            bail!(
+                "fdtput {property}: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
+        Ok(())
+    };
+    put("s", "bootargs", &[bootargs])?;
+    put("x", "linux,initrd-start", &cells(INITRAMFS_ADDRESS))?;
+    put("x", "linux,initrd-end", &cells(end))?;
+    Ok(blob)
+}
+
+/// Writes what the guest's first process is told: names and files.
+fn configuration(
+    stack: &Stack,
+    boot: &Boot<'_>,
+    directory: &Path,
+) -> Result<Vec<(&'static str, PathBuf)>> {
+    let word = |set: bool| if set { "yes" } else { "no" };
+    let (rows, columns) = terminal::size();
+    let mode = if matches!(boot.task, Task::Shell) {
+        "shell"
+    } else {
+        "command"
+    };
+    let assignments = format!(
+        "MODE={mode}\nOPTEE={}\nHEAPS={}\nUPSTREAM={}\nSHARE={}\nLEAKS={}\nROWS={rows}\nCOLS={columns}\n",
+        word(boot.conditions.optee),
+        word(boot.conditions.heaps),
+        word(boot.conditions.upstream),
+        word(boot.share.is_some()),
+        word(stack.kernel.flavour == Flavour::Debug && mode == "command"),
+    );
+    let mut files = vec![("boot", directory.join("boot"))];
+    fs::write(&files[0].1, assignments)?;
+    if let Task::Command(words) = &boot.task {
+        let script = directory.join("command");
+        fs::write(&script, format!("exec {}\n", shell_words::join(words)))?;
+        files.push(("command", script));
+    }
+    Ok(files)
+}
+
+/// The running emulator.
+struct Qemu {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Qemu {
+    fn start(
+        arguments: Arguments,
+        memory: &OwnedFd,
+        inherited: &[OwnedFd],
+        directory: &Path,
+    ) -> Result<Self> {
+        let log = directory.join("qemu.log");
+        let mut command = Command::new(host::QEMU);
+        command.args(arguments.into_inner()).stdin(Stdio::null());
+        command
+            .stdout(fs::File::create(&log)?)
+            .stderr(fs::File::options().append(true).open(&log)?);
+        // Signals of the terminal are for this process, which ends QEMU in order.
+        command.process_group(0);
+        let mut fds: Vec<i32> = inherited.iter().map(AsRawFd::as_raw_fd).collect();
+        fds.push(memory.as_raw_fd());
+        // SAFETY: the closure runs between fork and exec, allocates nothing and makes only
+        // async-signal-safe system calls; the descriptors are open, for `inherited` and `memory`
+        // outlive the call of `spawn`.
+        unsafe {
+            command.pre_exec(move || {
+                for &fd in &fds {
+                    let fd = rustix::fd::BorrowedFd::borrow_raw(fd);
+                    rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty())?;
+                }
+                Ok(set_parent_process_death_signal(Some(Signal::KILL))?)
+            });
+        }
+        let child = command
+            .spawn()
+            .with_context(|| format!("start {}", host::QEMU))?;
+        Ok(Self { child, log })
+    }
+
+    fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends the emulator, with what it said when it ended by itself as an error.
+    fn stop(mut self) -> Result<()> {
+        let pid =
+            Pid::from_raw(i32::try_from(self.child.id())?).context("a process id is positive")?;
+        if let Some(status) = self.child.try_wait()? {
+            if !status.success() {
+                bail!(
+                    "QEMU ended with {status}: {}",
+                    fs::read_to_string(&self.log)?.trim()
+                );
+            }
+            return Ok(());
+        }
+        kill_process(pid, Signal::TERM)?;
+        let deadline = Instant::now() + PATIENCE;
+        while self.child.try_wait()?.is_none() {
+            if Instant::now() > deadline {
+                self.child.kill()?;
+                self.child.wait()?;
+                break;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Qemu {
+    fn drop(&mut self) {
+        // Already gone in the ordinary case; an error elsewhere must not leave it running.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The terminal of an interactive guest.
+enum Screen {
+    None,
+    Open {
+        resize: UnixStream,
+        _raw: Option<RawTerminal>,
+    },
+}
+
+impl Screen {
+    /// Tells the guest the terminal's new size.
+    fn resize(&self) {
+        if let Self::Open { resize, .. } = self {
+            let (rows, columns) = terminal::size();
+            // The guest may not have opened the port yet, and takes the size at its start.
+            let _ = (&mut &*resize).write_all(format!("{rows} {columns}\n").as_bytes());
+        }
+    }
+}
+
+/// What both worlds print.
+struct Consoles {
+    normal: Arc<Mutex<Console>>,
+    secure: Arc<Mutex<Console>>,
+}
+
+/// The connections to QEMU: our ends are read by threads, the others are inherited by QEMU.
+#[derive(Default)]
+struct Wires {
+    inherited: Vec<OwnedFd>,
+    readers: Vec<JoinHandle<()>>,
+}
+
+impl Wires {
+    fn socket(&mut self, arguments: &mut Arguments, id: &str) -> Result<UnixStream> {
+        let (ours, theirs) = UnixStream::pair()?;
+        arguments.socket(id, theirs.as_raw_fd());
+        self.inherited.push(theirs.into());
+        Ok(ours)
+    }
+
+    fn port(&mut self, arguments: &mut Arguments, port: Port) -> Result<UnixStream> {
+        let ours = self.socket(arguments, port.id())?;
+        arguments.option(
+            "-device",
+            format!("virtserialport,chardev={},name={}", port.id(), port.name()),
+        );
+        Ok(ours)
+    }
+
+    fn read(&mut self, mut socket: UnixStream, mut take: impl FnMut(&[u8]) + Send + 'static) {
+        self.readers.push(thread::spawn(move || {
+            let mut buffer = vec![0; 64 * 1024];
+            while let Ok(length @ 1..) = socket.read(&mut buffer) {
+                take(&buffer[..length]);
+            }
+        }));
+    }
+
+    /// The normal and the secure world's serial ports.
+    fn consoles(
+        &mut self,
+        arguments: &mut Arguments,
+        directory: &Path,
+        events: &Sender<Event>,
+    ) -> Result<Consoles> {
+        Ok(Consoles {
+            normal: self.console(arguments, "console", directory, events)?,
+            secure: self.console(arguments, "secure", directory, events)?,
+        })
+    }
+
+    fn console(
+        &mut self,
+        arguments: &mut Arguments,
+        id: &str,
+        directory: &Path,
+        events: &Sender<Event>,
+    ) -> Result<Arc<Mutex<Console>>> {
+        let console = Arc::new(Mutex::new(Console::new(
+            &directory.join(format!("{id}.log")),
+        )?));
+        let socket = self.socket(arguments, id)?;
+        arguments.option("-serial", format!("chardev:{id}"));
+        let (watched, events) = (Arc::clone(&console), events.clone());
+        self.read(socket, move |bytes| {
+            match watched.lock().expect("no holder panics").take(bytes) {
+                Ok(false) => {}
+                Ok(true) => {
+                    // Nobody listens any more when the boot has just ended.
+                    let _ = events.send(Event::Crash);
+                }
+                Err(error) => eprintln!("a console's log can't be written: {error}"),
+            }
+        });
+        Ok(console)
+    }
+
+    fn status(&mut self, arguments: &mut Arguments, events: &Sender<Event>) -> Result<()> {
+        let mut port = self.port(arguments, Port::Status)?;
+        let events = events.clone();
+        let mut partial = Vec::new();
+        self.readers.push(thread::spawn(move || {
+            let mut buffer = [0; 256];
+            while let Ok(length @ 1..) = port.read(&mut buffer) {
+                partial.extend_from_slice(&buffer[..length]);
+                while let Some(end) = partial.iter().position(|&byte| byte == b'\n') {
+                    let line: Vec<u8> = partial.drain(..=end).collect();
+                    // Nobody listens any more when the boot has just ended.
+                    let _ = events.send(Event::Status(String::from_utf8_lossy(&line).into_owned()));
+                }
+            }
+            let _ = events.send(Event::Gone);
+        }));
+        Ok(())
+    }
+
+    /// The port over which the guest asks the host to search its memory.
+    fn host(&mut self, arguments: &mut Arguments, memory: &OwnedFd, boot: &Boot<'_>) -> Result<()> {
+        let port = self.port(arguments, Port::Host)?;
+        let memory = memory.as_fd().try_clone_to_owned()?;
+        let needles = boot.needles.clone();
+        self.readers.push(thread::spawn(move || {
+            search::serve(port, &memory, &needles)
+        }));
+        Ok(())
+    }
+
+    fn output(&mut self, arguments: &mut Arguments, sink: &Sink) -> Result<()> {
+        for (port, stream) in [(Port::Output, Stream::Output), (Port::Error, Stream::Error)] {
+            let socket = self.port(arguments, port)?;
+            let sink = Arc::clone(sink);
+            self.read(socket, move |bytes| sink(stream, bytes));
+        }
+        Ok(())
+    }
+
+    /// The terminal: keys go to the guest, its output comes here.
+    fn screen(&mut self, arguments: &mut Arguments) -> Result<Screen> {
+        let screen = self.socket(arguments, "screen")?;
+        arguments.option("-device", "virtconsole,chardev=screen");
+        let mut keys = screen.try_clone()?;
+        self.read(screen, |bytes| pass_on(Stream::Output, bytes));
+        let resize = self.port(arguments, Port::Resize)?;
+        let raw = RawTerminal::enter()?;
+        // Not joined: it waits for a key when everything else has ended.
+        thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(length @ 1..) = io::stdin().read(&mut buffer) {
+                if keys.write_all(&buffer[..length]).is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Screen::Open { resize, _raw: raw })
+    }
+
+    /// Closes the ends that QEMU has inherited, so that its end is seen.
+    fn close_inherited(&mut self) {
+        self.inherited.clear();
+    }
+
+    /// Waits until everything that QEMU wrote has been read.
+    fn join(self) {
+        for reader in self.readers {
+            // A reader that panicked has said so on standard error.
+            let _ = reader.join();
+        }
+    }
+}
