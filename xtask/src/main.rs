@@ -10,6 +10,7 @@
 mod apt;
 mod artefact;
 mod bench;
+mod bindings;
 mod cache;
 mod carveouts;
 mod cli;

@@ -9,6 +9,7 @@ use anyhow::{anyhow, Result};
 use crate::apt::Apt;
 use crate::artefact::clip::{self, Clip};
 use crate::artefact::devicetree::{self, Devicetree};
+use crate::artefact::dtschema::{self, Dtschema};
 use crate::artefact::firewall;
 use crate::artefact::initramfs::{self, Initramfs};
 use crate::artefact::kernel::{Flavour, Kbuild, Kernel};
@@ -50,6 +51,8 @@ pub struct Stack {
     pub plan: Plan,
     /// The devicetree.
     pub devicetree: Devicetree,
+    /// The validator of the bindings.
+    pub dtschema: Dtschema,
     /// Flash image.
     pub firmware: Firmware,
     /// The kernel of the flavour asked for.
@@ -81,6 +84,7 @@ impl Stack {
         let clip = clip::declare(&mut plan, &versions.clip)?;
         let userland = userland::declare(&mut plan, &apt, &versions)?;
         let devicetree = devicetree::declare(&mut plan, workspace)?;
+        let dtschema = dtschema::declare(&mut plan, &versions.host.dtschema)?;
 
         let patches = |folder: &str| workspace.join("ta/firmware").join(folder);
         let optee_source =
@@ -118,6 +122,7 @@ impl Stack {
         Ok(Self {
             plan,
             devicetree,
+            dtschema,
             firmware,
             kernel,
             initramfs,

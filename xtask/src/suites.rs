@@ -16,15 +16,18 @@ pub enum HostSuite {
     ModulesFormat,
     /// The kernel modules built by Clippy.
     ModulesLint,
+    /// dt-schema over the bindings and the guest's devicetree.
+    Bindings,
 }
 
 /// Host suites by name, in the order in which they run.
-pub const HOST: [(&str, HostSuite); 5] = [
+pub const HOST: [(&str, HostSuite); 6] = [
     ("format", HostSuite::Format),
     ("lint", HostSuite::Lint),
     ("host", HostSuite::Tests),
     ("modules-format", HostSuite::ModulesFormat),
     ("modules-lint", HostSuite::ModulesLint),
+    ("bindings", HostSuite::Bindings),
 ];
 
 /// Suites of the guest that share one boot.
@@ -54,7 +57,7 @@ const NO_TEE: Conditions = Conditions {
 pub const GUEST: [GuestBoot; 2] = [
     GuestBoot {
         suites: &[
-            "heaps", "protect", "tee", "dmabuf", "recovery", "inject", "modules",
+            "heaps", "protect", "tee", "dmabuf", "command", "recovery", "inject", "modules",
         ],
         conditions: DEFAULT,
     },

@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::{bail, Context, Result};
 
 use crate::artefact::kernel::Flavour;
+use crate::bindings;
 use crate::cache::Cache;
 use crate::content;
 use crate::rust::Toolchain;
@@ -175,6 +176,7 @@ fn run_on_host(stack: &Stack, suite: HostSuite) -> Result<Counts> {
                 .arg(stack.linux.tree.join(".rustfmt.toml"))
                 .args(module_sources()?)
         }
+        HostSuite::Bindings => return check_bindings(stack),
         HostSuite::ModulesLint => {
             return Ok(match stack.plan.execute(&[&stack.modules_clippy]) {
                 Ok(()) => Counts::PASSED,
@@ -191,6 +193,27 @@ fn run_on_host(stack: &Stack, suite: HostSuite) -> Result<Counts> {
     } else {
         Counts::FAILED
     })
+}
+
+fn check_bindings(stack: &Stack) -> Result<Counts> {
+    stack
+        .plan
+        .execute(&[&stack.dtschema.step, &stack.devicetree.step])?;
+    let dts = workspace().join("dts");
+    let mut counts = Counts::default();
+    for (name, outcome) in bindings::run(&stack.dtschema, &dts, &stack.devicetree.blob())? {
+        match outcome {
+            Ok(()) => {
+                println!("test bindings::{name} ... ok");
+                counts += Counts::PASSED;
+            }
+            Err(error) => {
+                println!("test bindings::{name} ... FAILED: {error:#}");
+                counts += Counts::FAILED;
+            }
+        }
+    }
+    Ok(counts)
 }
 
 /// The kernel modules' sources, without the crate that Cargo formats.

@@ -42,6 +42,8 @@ pub struct Host {
     pub llvm: Vec<String>,
     /// Version of bindgen-cli.
     pub bindgen: String,
+    /// The devicetree validator, as pip takes it.
+    pub dtschema: String,
 }
 
 /// The guest's user space.

@@ -93,7 +93,8 @@ fn build(job: &Job, directory: &Path) -> Result<()> {
     let mut compile = Command::new("dtc");
     job.run(
         compile
-            .args(["-@", "-I", "dts", "-O", "dtb", "-o"])
+            .args(["-Wno-avoid_unnecessary_addr_size", "-@"])
+            .args(["-I", "dts", "-O", "dtb", "-o"])
             .arg(&overlay)
             .arg(&preprocessed),
     )?;

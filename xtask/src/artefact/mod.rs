@@ -6,6 +6,7 @@
 
 pub mod clip;
 pub mod devicetree;
+pub mod dtschema;
 pub mod firewall;
 pub mod initramfs;
 pub mod kernel;

@@ -16,7 +16,7 @@ use crate::engine::{Job, Plan, Step};
 use crate::stack::Build;
 
 /// Settings of both passes. The GPT tables take the end of the secure DRAM, so OP-TEE gets less.
-const SETTINGS: [&str; 12] = [
+const SETTINGS: [&str; 13] = [
     "PLATFORM=vexpress-qemu_armv8a",
     "PYTHON3=/usr/bin/python3",
     "CFG_USER_TA_TARGETS=ta_arm64",
@@ -27,6 +27,7 @@ const SETTINGS: [&str; 12] = [
     "CFG_TEE_SDP_MEM_SIZE=0",
     "CFG_DT_DRIVER_EMBEDDED_TEST=n",
     "CFG_PAN=y",
+    "CFG_CRYPTO_WITH_CE=y",
     "CFG_CORE_DYN_PROTMEM=n",
     "CFG_TEE_CORE_LOG_LEVEL=2",
 ];
@@ -86,15 +87,12 @@ pub fn declare(
     build: Build,
 ) -> Result<Optee> {
     let (tree, secure_dts) = (source.tree.clone(), devicetree.secure_source());
-    let mut settings = vec![
+    let settings = vec![
         "CFG_RINGFENCE_FIREWALL=y".to_owned(),
         format!("RINGFENCE_FIREWALL_LIB={}", firewall.library().display()),
         format!("EARLY_TA_PATHS={}", ta.stripped().display()),
         format!("CFG_EMBED_DTB_SOURCE_FILE={SECURE_DTS}"),
     ];
-    if build == Build::Test {
-        settings.push("CFG_RINGFENCE_TEST=y".to_owned());
-    }
     let shim = firewall.shim.clone();
     let step = plan
         .step(&build.name("optee"))
