@@ -86,15 +86,12 @@ pub fn declare(
     build: Build,
 ) -> Result<Optee> {
     let (tree, secure_dts) = (source.tree.clone(), devicetree.secure_source());
-    let mut settings = vec![
+    let settings = [
         "CFG_RINGFENCE_FIREWALL=y".to_owned(),
         format!("RINGFENCE_FIREWALL_LIB={}", firewall.library().display()),
         format!("EARLY_TA_PATHS={}", ta.stripped().display()),
         format!("CFG_EMBED_DTB_SOURCE_FILE={SECURE_DTS}"),
     ];
-    if build == Build::Test {
-        settings.push("CFG_RINGFENCE_TEST=y".to_owned());
-    }
     let shim = firewall.shim.clone();
     let step = plan
         .step(&build.name("optee"))

@@ -21,10 +21,13 @@ const FIP_OFFSET: u64 = 256 * 1024;
 /// Size of the machine's first flash, in bytes; the file is sparse.
 const FLASH_SIZE: u64 = 64 << 20;
 
-const SETTINGS: [&str; 8] = [
+/// Larger contiguous blocks of the protection tables than 2 MiB would be taken apart and fused again
+/// around every buffer, at one more invalidation each.
+const SETTINGS: [&str; 9] = [
     "PLAT=qemu",
     "QEMU_USE_GIC_DRIVER=QEMU_GICV3",
     "ENABLE_RME=1",
+    "RME_GPT_MAX_BLOCK=2",
     "SPD=opteed",
     "BL32_RAM_LOCATION=tdram",
     "ARM_LINUX_KERNEL_AS_BL33=1",
