@@ -1,1 +1,36 @@
-//! ringfence
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! User space's side of Ringfence: dma-buf heaps on memory that is set aside
+//! at boot, and buffers in them that the secure world fences off.
+//!
+//! | module | what it gives |
+//! |---|---|
+//! | [`heap`] | the heaps of this system, and allocation |
+//! | [`buffer`] | an owned dma-buf, and what the driver says of any dma-buf |
+//! | [`content`] | cutting content into decrypt commands (pure) |
+//! | `secure` | the trusted application's client (feature `tee`, aarch64) |
+//! | [`status`] | the whole picture: heaps and secure world |
+//! | [`control`], [`uapi`] | the driver's control device, and its C structures |
+//! | [`error`] | everything that can go wrong, and what to do about it |
+//!
+//! ```no_run
+//! use ringfence::control::Control;
+//! use ringfence::heap::Heap;
+//!
+//! let buffer = Heap::open("protected-video")?.allocate(1 << 20)?;
+//! let info = Control::open()?.buffer(&buffer)?;
+//! assert!(info.protected && !info.cpu_access);
+//! # Ok::<(), ringfence::error::Error>(())
+//! ```
+
+pub mod buffer;
+pub mod content;
+pub mod control;
+pub mod error;
+pub mod heap;
+#[cfg(all(feature = "tee", target_arch = "aarch64"))]
+pub mod secure;
+pub mod status;
+pub mod uapi;
+
+pub use ringfence_proto as proto;

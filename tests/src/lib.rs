@@ -1,1 +1,16 @@
-//! ringfence-tests
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! What the guest's programs and the host that drives them agree upon, and
+//! what the guest's programs share.
+//!
+//! * [`job`]: the job file of a scenario. The host writes it, the guest plays it.
+//! * [`host_port`]: questions that a guest program asks the host over a
+//!   virtio-serial port, for what can't be measured from inside: whether the
+//!   plaintext lies anywhere in the machine's memory.
+//! * `guest` (feature `guest`, aarch64): looking at a system from below: raw
+//!   ioctls, physical memory, the trusted application's raw commands.
+
+#[cfg(all(feature = "guest", target_arch = "aarch64"))]
+pub mod guest;
+pub mod host_port;
+pub mod job;

@@ -148,7 +148,7 @@ fn region_of(fdt: &Fdt<'_>, heap: &FdtNode<'_>, protected: bool) -> Result<Regio
     let size: u64 = first
         .size()
         .map_err(|source| property_error(&node, "reg", source))?;
-    if size == 0 || (base | size) % GRANULE != 0 || base.checked_add(size).is_none() {
+    if size == 0 || !(base | size).is_multiple_of(GRANULE) || base.checked_add(size).is_none() {
         return invalid(
             &node,
             format!("{base:#x}+{size:#x} is empty, wraps or is not a multiple of {GRANULE} bytes"),
@@ -305,7 +305,7 @@ mod tests {
         for (i, c) in carveouts.iter().enumerate() {
             let phandle = i as u32 + 1;
             let reg = [c.base.to_be_bytes(), c.size.to_be_bytes()].concat();
-            let mut region = DeviceTreeNode::builder(&format!("{}@{:x}", c.name, c.base))
+            let mut region = DeviceTreeNode::builder(format!("{}@{:x}", c.name, c.base))
                 .expect("valid node name")
                 .property(property("reg", reg))
                 .property(cell("phandle", phandle));
@@ -313,7 +313,7 @@ mod tests {
                 region = region.property(property("no-map", []));
             }
             reserved.add_child(region.build());
-            let mut heap = DeviceTreeNode::builder(&format!("heap-{}", c.name))
+            let mut heap = DeviceTreeNode::builder(format!("heap-{}", c.name))
                 .expect("valid node name")
                 .property(text("compatible", c.compatible))
                 .property(cell("memory-region", phandle));

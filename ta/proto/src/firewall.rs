@@ -43,7 +43,21 @@ pub const LIST: u32 = 5;
 pub const INFO: u32 = 6;
 
 /// Test builds of the firewall only. In: (fail point, nth).
+///
+/// The nth next step of this kind ([`fail_point`]) fails, once. 0 disarms.
 pub const INJECT: u32 = 0x7f;
+
+/// Steps that [`INJECT`] can make fail.
+pub mod fail_point {
+    /// A call to the firmware that fences a block.
+    pub const FENCE: u32 = 1;
+    /// A call to the firmware that opens a block.
+    pub const OPEN: u32 = 2;
+    /// The scrubbing of a block.
+    pub const SCRUB: u32 = 3;
+    /// The mapping of a window into the TA.
+    pub const MAP: u32 = 4;
+}
 
 /// One range in the ledger: 24 bytes, little endian, in field order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

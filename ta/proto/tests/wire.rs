@@ -63,6 +63,10 @@ fn commands_of_the_firewall() {
     assert_eq!(firewall::LIST, 5);
     assert_eq!(firewall::INFO, 6);
     assert_eq!(firewall::INJECT, 0x7f);
+    assert_eq!(firewall::fail_point::FENCE, 1);
+    assert_eq!(firewall::fail_point::OPEN, 2);
+    assert_eq!(firewall::fail_point::SCRUB, 3);
+    assert_eq!(firewall::fail_point::MAP, 4);
 }
 
 #[test]

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Exit codes, by which a script can tell what to do next.
+
+use std::process::ExitCode;
+
+use ringfence::error::{AllocationFailure, Error, Refusal};
+
+/// The codes, as `--help` shows them.
+pub const HELP: &str = "\
+Exit codes:
+  0  done
+  1  failed in a way that is not expected
+  2  wrong usage
+  3  something is not there: heap, buffer, file, driver or trusted application
+  4  no room: no free run is that long, or a table is full
+  5  refused: permissions, a request that can't be right, a wrong licence
+  6  the secure world failed, or answered something unknown";
+
+/// The exit code for an error.
+pub fn code(error: &Error) -> ExitCode {
+    ExitCode::from(number(error))
+}
+
+fn number(error: &Error) -> u8 {
+    match error {
+        Error::NoHeap { .. }
+        | Error::Open { .. }
+        | Error::NoFd { .. }
+        | Error::Read { .. }
+        | Error::NoSecureWorld
+        | Error::WithoutTee => 3,
+        Error::Foreign | Error::NotProtected { .. } | Error::Licence(_) => 5,
+        Error::Allocation { reason, .. } => match reason {
+            AllocationFailure::NoRoom => 4,
+            AllocationFailure::Offline => 3,
+            AllocationFailure::Malformed => 5,
+            AllocationFailure::SecureWorld => 6,
+            AllocationFailure::Other(_) => 1,
+        },
+        Error::Secure { refusal, .. } => match refusal {
+            Refusal::NotFound => 3,
+            Refusal::OutOfMemory => 4,
+            Refusal::AccessDenied
+            | Refusal::BadParameters
+            | Refusal::Busy
+            | Refusal::WrongLicence => 5,
+            Refusal::NotSupported | Refusal::Dead | Refusal::Communication | Refusal::Other(_) => 6,
+        },
+        Error::Answer(_) => 6,
+        Error::Driver { .. } | Error::Ciphertext(_) => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_with_different_remedies_have_different_codes() {
+        let allocation = |reason| {
+            number(&Error::Allocation {
+                heap: "camera".into(),
+                size: 1,
+                reason,
+            })
+        };
+        assert_eq!(allocation(AllocationFailure::NoRoom), 4);
+        assert_eq!(allocation(AllocationFailure::Offline), 3);
+        assert_eq!(allocation(AllocationFailure::SecureWorld), 6);
+        let secure = |refusal| {
+            number(&Error::Secure {
+                what: "decrypt",
+                refusal,
+            })
+        };
+        assert_eq!(secure(Refusal::WrongLicence), 5);
+        assert_eq!(secure(Refusal::NotFound), 3);
+        assert_eq!(secure(Refusal::Other(7)), 6);
+    }
+
+    #[test]
+    fn every_code_is_explained() {
+        for code in 0..=6 {
+            assert!(HELP.contains(&format!("\n  {code}  ")), "{code}");
+        }
+    }
+}

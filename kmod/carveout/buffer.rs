@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a dma-buf of a carveout exports.
+
+use kernel::{
+    device::Device,
+    prelude::*,
+    sync::Arc, //
+};
+use ringfence_core::{
+    attachment::{
+        Direction,
+        Mapping,
+        PhysRange, //
+    },
+    dma_buf::{
+        Exporter,
+        Info, //
+    },
+    registry, //
+};
+
+use crate::{
+    carveout::{
+        Carveout,
+        Reservation, //
+    },
+    secure_world::Fence, //
+};
+
+enum Backing {
+    Open(Reservation),
+    Fenced(Fence),
+}
+
+/// A range of a carveout as a buffer. Dropping it gives the range back.
+pub(crate) struct Buffer {
+    carveout: Arc<Carveout>,
+    backing: Backing,
+    /// Bytes that were asked for; the range may be longer.
+    size: u64,
+}
+
+impl Buffer {
+    /// A zeroed buffer that devices of the normal world can use.
+    pub(crate) fn open(reservation: Reservation, size: u64) -> Self {
+        Self {
+            carveout: reservation.carveout().clone(),
+            backing: Backing::Open(reservation),
+            size,
+        }
+    }
+
+    /// A buffer that the normal world can't touch.
+    pub(crate) fn fenced(carveout: Arc<Carveout>, fence: Fence, size: u64) -> Self {
+        Self {
+            carveout,
+            backing: Backing::Fenced(fence),
+            size,
+        }
+    }
+
+    /// The secure world's handle, 0 for an open buffer.
+    ///
+    /// # Errors
+    ///
+    /// `EIO` when the secure world has lost the buffer.
+    fn handle(&self) -> Result<u64> {
+        match &self.backing {
+            Backing::Open(_) => Ok(0),
+            Backing::Fenced(fence) => fence.handle(),
+        }
+    }
+
+    fn start(&self) -> u64 {
+        match &self.backing {
+            Backing::Open(reservation) => reservation.range().start,
+            Backing::Fenced(fence) => fence.range().start,
+        }
+    }
+}
+
+#[vtable]
+impl Exporter for Buffer {
+    fn attach(&self, device: &Device) -> Result {
+        self.handle()?;
+        match self.carveout.protection() {
+            Some(protection) if !protection.admits(device) => Err(EACCES),
+            _ => Ok(()),
+        }
+    }
+
+    fn map(&self, device: &Device, direction: Direction) -> Result<KBox<Mapping>> {
+        self.handle()?;
+        let range = PhysRange {
+            start: self.start(),
+            size: self.size,
+        };
+        Mapping::new(device, range, direction)
+    }
+
+    fn begin_cpu_access(&self) -> Result {
+        match &self.backing {
+            Backing::Open(_) => Ok(()),
+            Backing::Fenced(_) => Err(EACCES),
+        }
+    }
+
+    fn info(&self) -> Result<Info> {
+        let mut flags = registry::CONTIGUOUS;
+        if self.carveout.is_protected() {
+            flags |= registry::PROTECTED;
+        }
+        Ok(Info {
+            heap: self.carveout.heap().clone(),
+            flags,
+            handle: self.handle()?,
+            use_case: self
+                .carveout
+                .protection()
+                .map_or(0, |protection| protection.use_case.raw()),
+        })
+    }
+}

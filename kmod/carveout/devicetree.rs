@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The properties of a heap's node.
+//!
+//! What is wrong with them is said in the kernel log, and the heap does not come
+//! up: a typing error must not weaken a protection that somebody relies on.
+
+use kernel::{
+    device::{
+        property::FwNode,
+        Device, //
+    },
+    page::PAGE_SIZE,
+    prelude::*,
+    str::CString, //
+};
+use ringfence_core::firmware_node::Node;
+
+use crate::command::UseCase;
+
+const ALIGNMENT: &CStr = c"ringfence,alignment";
+const USE_CASE: &CStr = c"ringfence,use-case";
+const PROTECTION: &CStr = c"ringfence,protection";
+const CONSUMERS: &CStr = c"ringfence,consumers";
+
+/// The largest alignment in bytes, as the binding says.
+const MAX_ALIGNMENT: u32 = 0x4000_0000;
+
+/// The kind of a heap, by its compatible.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// `ringfence,carveout-heap`.
+    Plain,
+    /// `ringfence,protected-heap`.
+    Protected,
+}
+
+/// What the node of a protected heap adds.
+pub(crate) struct Protection {
+    /// Not [`UseCase::None`].
+    pub(crate) use_case: UseCase,
+    /// The devices that may attach. Without the property the firewall itself
+    /// admits every device, and the driver does not know better.
+    consumers: Option<KVec<Node>>,
+}
+
+/// A heap's node.
+pub(crate) struct Settings {
+    /// Bytes; a power of two, at least a page.
+    pub(crate) alignment: u64,
+    /// Of a protected heap only.
+    pub(crate) protection: Option<Protection>,
+}
+
+impl Settings {
+    /// Reads the node of `device`.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL`, with the reason in the log; `ENOMEM`.
+    pub(crate) fn read(device: &Device, kind: Kind) -> Result<Self> {
+        let node = device.fwnode().ok_or(EINVAL)?;
+        let protection = match kind {
+            Kind::Protected => Some(Protection::read(device, node)?),
+            Kind::Plain => {
+                for property in [USE_CASE, PROTECTION, CONSUMERS] {
+                    if node.property_present(property) {
+                        dev_err!(device, "{} needs a protected heap\n", property);
+                        return Err(EINVAL);
+                    }
+                }
+                None
+            }
+        };
+        Ok(Self {
+            alignment: alignment(device, node)?,
+            protection,
+        })
+    }
+}
+
+impl PartialEq for Settings {
+    fn eq(&self, other: &Self) -> bool {
+        self.alignment == other.alignment && self.protection == other.protection
+    }
+}
+
+impl Protection {
+    fn read(device: &Device, node: &FwNode) -> Result<Self> {
+        let Some(name) = node.property_read::<CString>(USE_CASE).optional() else {
+            dev_err!(device, "a protected heap needs {}\n", USE_CASE);
+            return Err(EINVAL);
+        };
+        let use_case = name.to_str().ok().and_then(UseCase::from_name);
+        let Some(use_case) = use_case.filter(|&use_case| use_case != UseCase::None) else {
+            dev_err!(device, "{}: unknown use case '{}'\n", USE_CASE, &*name);
+            return Err(EINVAL);
+        };
+        if let Some(mode) = node.property_read::<CString>(PROTECTION).optional() {
+            if mode.to_bytes() != b"buffer" {
+                dev_err!(device, "{}: '{}' is not supported\n", PROTECTION, &*mode);
+                return Err(EINVAL);
+            }
+        }
+        Ok(Self {
+            use_case,
+            consumers: consumers(device, node)?,
+        })
+    }
+
+    /// Tells whether `device` may attach to a buffer.
+    pub(crate) fn admits(&self, device: &Device) -> bool {
+        match &self.consumers {
+            None => true,
+            Some(consumers) => consumers.iter().any(|consumer| consumer.is_of(device)),
+        }
+    }
+}
+
+impl PartialEq for Protection {
+    fn eq(&self, other: &Self) -> bool {
+        let same_consumers = match (&self.consumers, &other.consumers) {
+            (None, None) => true,
+            (Some(ours), Some(theirs)) => ours.iter().eq(theirs.iter()),
+            _ => false,
+        };
+        self.use_case == other.use_case && same_consumers
+    }
+}
+
+fn alignment(device: &Device, node: &FwNode) -> Result<u64> {
+    if !node.property_present(ALIGNMENT) {
+        return Ok(PAGE_SIZE as u64);
+    }
+    let alignment = node.property_read::<u32>(ALIGNMENT).optional().unwrap_or(0);
+    if !alignment.is_power_of_two() || alignment > MAX_ALIGNMENT || (alignment as usize) < PAGE_SIZE
+    {
+        dev_err!(
+            device,
+            "{}: {:#x} is not a power of two from a page to 1 GiB\n",
+            ALIGNMENT,
+            alignment
+        );
+        return Err(EINVAL);
+    }
+    Ok(alignment.into())
+}
+
+fn consumers(device: &Device, node: &FwNode) -> Result<Option<KVec<Node>>> {
+    if !node.property_present(CONSUMERS) {
+        return Ok(None);
+    }
+    let mut consumers = KVec::new();
+    for index in 0.. {
+        match Node::referenced_by(node, CONSUMERS, index) {
+            Ok(consumer) => consumers.push(consumer, GFP_KERNEL)?,
+            Err(error) if error == ENOENT && index > 0 => break,
+            Err(_) => {
+                dev_err!(device, "{}: entry {} is no phandle\n", CONSUMERS, index);
+                return Err(EINVAL);
+            }
+        }
+    }
+    Ok(Some(consumers))
+}

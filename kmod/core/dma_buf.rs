@@ -1,0 +1,325 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Exporting memory as a dma-buf.
+//!
+//! A heap's buffer type implements [`Exporter`] and is given to [`export`]; it
+//! is dropped when the last reference of the dma-buf is gone, and until then
+//! the heap's module can't be unloaded. All dma-bufs made here share one table
+//! of operations, by which `/dev/ringfence` tells ours from foreign ones.
+//!
+//! There is no `vmap`: the dma-buf core wants the operation absent, not failing.
+
+use core::ptr::NonNull;
+
+use crate::{
+    attachment::{
+        Direction,
+        Mapping, //
+    },
+    bindings,
+    inject,
+    registry::Heap, //
+};
+use kernel::{
+    bindings::{
+        dma_data_direction,
+        sg_table,
+        vm_area_struct, //
+    },
+    device::Device,
+    error::{
+        from_err_ptr,
+        from_result, //
+    },
+    module::this_module,
+    prelude::*,
+    sync::Arc, //
+};
+
+/// What a buffer is, for `/dev/ringfence`.
+pub struct Info {
+    /// Its heap.
+    pub heap: Arc<Heap>,
+    /// `RINGFENCE_*` flags of the UAPI.
+    pub flags: u32,
+    /// The secure world's name of the buffer; 0 when it is not protected.
+    pub handle: u64,
+    /// Number of the use case.
+    pub use_case: u32,
+}
+
+/// The memory behind a dma-buf.
+///
+/// Dropping it releases the memory. The drop runs in process context and may
+/// sleep.
+#[vtable]
+pub trait Exporter: Send + Sync + Sized + 'static {
+    /// Tells whether `device` may use the buffer.
+    ///
+    /// # Errors
+    ///
+    /// `EACCES` when it may not.
+    fn attach(&self, device: &Device) -> Result;
+
+    /// Maps the buffer for `device`, which was let in by [`Self::attach`].
+    ///
+    /// # Errors
+    ///
+    /// See [`Mapping::new`].
+    fn map(&self, device: &Device, direction: Direction) -> Result<KBox<Mapping>>;
+
+    /// Tells whether the CPU may access the buffer now.
+    ///
+    /// # Errors
+    ///
+    /// `EACCES` when it may not.
+    fn begin_cpu_access(&self) -> Result;
+
+    /// Says what the buffer is.
+    ///
+    /// # Errors
+    ///
+    /// `EIO` when the secure world has lost the buffer.
+    fn info(&self) -> Result<Info>;
+}
+
+/// [`Exporter`] without its associated items, so that one table of operations
+/// serves every type.
+trait Callbacks: Send + Sync {
+    fn attach(&self, device: &Device) -> Result;
+    fn map(&self, device: &Device, direction: Direction) -> Result<KBox<Mapping>>;
+    fn begin_cpu_access(&self) -> Result;
+    fn info(&self) -> Result<Info>;
+}
+
+impl<T: Exporter> Callbacks for T {
+    fn attach(&self, device: &Device) -> Result {
+        Exporter::attach(self, device)
+    }
+
+    fn map(&self, device: &Device, direction: Direction) -> Result<KBox<Mapping>> {
+        Exporter::map(self, device, direction)
+    }
+
+    fn begin_cpu_access(&self) -> Result {
+        Exporter::begin_cpu_access(self)
+    }
+
+    fn info(&self) -> Result<Info> {
+        Exporter::info(self)
+    }
+}
+
+/// What `priv` of our dma-bufs points to.
+struct Exported {
+    callbacks: KBox<dyn Callbacks>,
+}
+
+/// A reference to a dma-buf.
+///
+/// # Invariants
+///
+/// The pointer is a live dma-buf, and owns one reference to it.
+pub struct DmaBuf(NonNull<bindings::dma_buf>);
+
+// SAFETY: References to a dma-buf may be held and dropped from any thread.
+unsafe impl Send for DmaBuf {}
+
+impl DmaBuf {
+    /// The dma-buf behind a file descriptor of the current process.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF` when there is no such file, `EINVAL` when it is no dma-buf.
+    pub(crate) fn get(fd: i32) -> Result<Self> {
+        // SAFETY: Any number may be asked for.
+        let raw = from_err_ptr(unsafe { bindings::dma_buf_get(fd) })?;
+        // INVARIANT: The function returned a reference.
+        Ok(Self(NonNull::new(raw).ok_or(EINVAL)?))
+    }
+
+    /// Gives the reference away.
+    pub(crate) fn into_raw(self) -> *mut bindings::dma_buf {
+        core::mem::ManuallyDrop::new(self).0.as_ptr()
+    }
+
+    /// Bytes.
+    pub(crate) fn size(&self) -> usize {
+        // SAFETY: By the type invariants the dma-buf is live, and its size never changes.
+        unsafe { (*self.0.as_ptr()).size }
+    }
+
+    /// What the buffer is.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for a dma-buf that was not exported here.
+    pub(crate) fn info(&self) -> Result<Info> {
+        let raw = self.0.as_ptr();
+        // SAFETY: By the type invariants the dma-buf is live, and its operations never change.
+        if !core::ptr::eq(unsafe { (*raw).ops }, &raw const OPERATIONS) {
+            return Err(EINVAL);
+        }
+        // SAFETY: It has our operations, so it was made by `export`, and is live.
+        unsafe { exported(raw) }.callbacks.info()
+    }
+}
+
+impl Drop for DmaBuf {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants the reference is ours.
+        unsafe { bindings::dma_buf_put(self.0.as_ptr()) };
+    }
+}
+
+/// Makes a dma-buf of `size` bytes out of `exporter`, which is dropped when that
+/// fails.
+///
+/// `fd_flags` are the flags of the allocation ioctl, which the dma-heap core has
+/// checked.
+///
+/// # Errors
+///
+/// `ENOMEM`, or `ENOENT` when the exporter's module is being unloaded.
+pub fn export<T: Exporter>(
+    heap: &Heap,
+    exporter: KBox<T>,
+    size: usize,
+    fd_flags: u32,
+) -> Result<DmaBuf> {
+    let owner = this_module::<T::OwnerModule>();
+    export_callbacks(heap, exporter, owner, size, fd_flags)
+}
+
+fn export_callbacks(
+    heap: &Heap,
+    callbacks: KBox<dyn Callbacks>,
+    owner: &'static ThisModule,
+    size: usize,
+    fd_flags: u32,
+) -> Result<DmaBuf> {
+    let exported = KBox::new(Exported { callbacks }, GFP_KERNEL)?;
+    inject::check(inject::Point::Export)?;
+
+    let mut info: bindings::dma_buf_export_info = pin_init::zeroed();
+    // A heap is never freed, so its name outlives the dma-buf.
+    info.exp_name = heap.name().as_char_ptr();
+    info.owner = owner.as_ptr();
+    info.ops = &raw const OPERATIONS;
+    info.size = size;
+    // CAST: The flags of an open file are an `int` there and unsigned in the ioctl.
+    info.flags = fd_flags as c_int;
+    let private = KBox::into_raw(exported);
+    info.priv_ = private.cast();
+
+    // SAFETY: `info` is complete. On success the dma-buf owns `private`.
+    match from_err_ptr(unsafe { bindings::dma_buf_export(&info) }) {
+        // INVARIANT: The function returned a reference.
+        Ok(raw) => Ok(DmaBuf(NonNull::new(raw).ok_or(ENOMEM)?)),
+        Err(error) => {
+            // SAFETY: There is no dma-buf, so `private` is still ours.
+            drop(unsafe { KBox::from_raw(private) });
+            Err(error)
+        }
+    }
+}
+
+/// # Safety
+///
+/// `buffer` must be live and made by [`export`].
+unsafe fn exported<'a>(buffer: *mut bindings::dma_buf) -> &'a Exported {
+    // SAFETY: By the function's contract `priv` is what `export` put there, and it is dropped only
+    // when the dma-buf is released.
+    unsafe { &*(*buffer).priv_.cast::<Exported>() }
+}
+
+/// # Safety
+///
+/// `attachment` must be a live attachment of a dma-buf made by [`export`].
+unsafe fn parts<'a>(attachment: *mut bindings::dma_buf_attachment) -> (&'a Exported, &'a Device) {
+    // SAFETY: By the function's contract the attachment has a live dma-buf of ours and a live
+    // device.
+    unsafe {
+        (
+            exported((*attachment).dmabuf),
+            Device::from_raw((*attachment).dev),
+        )
+    }
+}
+
+static OPERATIONS: bindings::dma_buf_ops = bindings::dma_buf_ops {
+    attach: Some(attach),
+    map_dma_buf: Some(map_dma_buf),
+    unmap_dma_buf: Some(unmap_dma_buf),
+    release: Some(release),
+    begin_cpu_access: Some(begin_cpu_access),
+    mmap: Some(mmap),
+    ..pin_init::zeroed()
+};
+
+/// # Safety
+///
+/// Called by the dma-buf core only, with a new attachment of a dma-buf that has [`OPERATIONS`].
+unsafe extern "C" fn attach(
+    _buffer: *mut bindings::dma_buf,
+    attachment: *mut bindings::dma_buf_attachment,
+) -> c_int {
+    // SAFETY: By the function's contract the dma-buf has our operations: `export` made it.
+    let (exported, device) = unsafe { parts(attachment) };
+    from_result(|| exported.callbacks.attach(device).map(|()| 0))
+}
+
+/// # Safety
+///
+/// Called by the dma-buf core only, with a live attachment of a dma-buf that has [`OPERATIONS`].
+unsafe extern "C" fn map_dma_buf(
+    attachment: *mut bindings::dma_buf_attachment,
+    direction: dma_data_direction,
+) -> *mut sg_table {
+    // SAFETY: By the function's contract the dma-buf has our operations: `export` made it.
+    let (exported, device) = unsafe { parts(attachment) };
+    match exported.callbacks.map(device, Direction(direction)) {
+        Ok(mapping) => Mapping::into_table(mapping),
+        Err(error) => error.to_ptr(),
+    }
+}
+
+/// # Safety
+///
+/// Called by the dma-buf core only, with a table that [`map_dma_buf`] returned, once.
+unsafe extern "C" fn unmap_dma_buf(
+    _attachment: *mut bindings::dma_buf_attachment,
+    table: *mut sg_table,
+    _direction: dma_data_direction,
+) {
+    // SAFETY: By the function's contract this is what `into_table` returned.
+    drop(unsafe { Mapping::from_table(table) });
+}
+
+/// # Safety
+///
+/// Called by the dma-buf core only, with a live dma-buf that has [`OPERATIONS`].
+unsafe extern "C" fn begin_cpu_access(
+    buffer: *mut bindings::dma_buf,
+    _direction: dma_data_direction,
+) -> c_int {
+    // SAFETY: By the function's contract the dma-buf has our operations: `export` made it.
+    let exported = unsafe { exported(buffer) };
+    from_result(|| exported.callbacks.begin_cpu_access().map(|()| 0))
+}
+
+/// # Safety
+///
+/// Called by the dma-buf core only, with a live dma-buf that has [`OPERATIONS`].
+unsafe extern "C" fn mmap(_buffer: *mut bindings::dma_buf, _area: *mut vm_area_struct) -> c_int {
+    // Without this operation the answer would be EINVAL, which says too little.
+    EPERM.to_errno()
+}
+
+/// # Safety
+///
+/// Called by the dma-buf core only, with a dma-buf that has [`OPERATIONS`] and that nobody uses any more, once.
+unsafe extern "C" fn release(buffer: *mut bindings::dma_buf) {
+    // SAFETY: By the function's contract this is the last use of `priv`, which `export` put there.
+    drop(unsafe { KBox::<Exported>::from_raw((*buffer).priv_.cast()) });
+}

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Inline functions and macros of the kernel that bindgen can't see, one thin
+ * function each.
+ */
+#ifndef RINGFENCE_INLINES_H
+#define RINGFENCE_INLINES_H
+
+#include <linux/device.h>
+#include <linux/module.h>
+#include <linux/scatterlist.h>
+#include <linux/types.h>
+
+void ringfence_module_get(struct module *module);
+bool ringfence_fatal_signal_pending(void);
+void ringfence_cond_resched(void);
+int ringfence_current_tgid(void);
+void ringfence_current_comm(char *comm);
+
+void ringfence_sg_set_dma(struct scatterlist *sg, dma_addr_t addr, unsigned int len);
+dma_addr_t ringfence_sg_dma_address(struct scatterlist *sg);
+bool ringfence_dma_reaches(struct device *dev, phys_addr_t phys, size_t size);
+int ringfence_dma_mapping_error(struct device *dev, dma_addr_t addr);
+
+bool ringfence_request_mem_region(phys_addr_t start, phys_addr_t size, const char *name);
+void ringfence_release_mem_region(phys_addr_t start, phys_addr_t size);
+bool ringfence_is_mapped_memory(phys_addr_t phys);
+
+#endif /* RINGFENCE_INLINES_H */

@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Reserved memory that Linux does not map.
+
+use crate::{
+    attachment::PhysRange,
+    bindings,
+    firmware_node::Node,
+    inject,
+    task, //
+};
+use kernel::{
+    bindings::resource,
+    device::{
+        property::FwNode,
+        Device, //
+    },
+    error::to_result,
+    fmt,
+    page::PAGE_SIZE,
+    prelude::*,
+    str::CString, //
+};
+
+/// Bytes that are mapped at a time for zeroing: one block mapping.
+const WINDOW: u64 = 0x20_0000;
+
+/// Why a device's `memory-region` can't be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RegionError {
+    /// There is no `memory-region`, or the kernel did not reserve what it points
+    /// to (an empty region, for one).
+    Missing,
+    /// The region is not marked `no-map`.
+    Mapped,
+    /// The region is marked `reusable`: the page allocator uses it.
+    Reusable,
+    /// The region is empty, or does not begin and end on pages.
+    Misaligned,
+    /// Somebody else uses the region, or a part of it.
+    Busy,
+    /// No memory for the description.
+    NoMemory,
+}
+
+impl fmt::Display for RegionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Missing => "there is no memory-region that was reserved at boot",
+            Self::Mapped => "the memory-region is not no-map",
+            Self::Reusable => "the memory-region is reusable",
+            Self::Misaligned => "the memory-region is empty or does not lie on pages",
+            Self::Busy => "the memory-region, or a part of it, is in use",
+            Self::NoMemory => "out of memory",
+        })
+    }
+}
+
+impl From<RegionError> for Error {
+    fn from(error: RegionError) -> Self {
+        match error {
+            RegionError::Busy => EBUSY,
+            RegionError::NoMemory => ENOMEM,
+            _ => EINVAL,
+        }
+    }
+}
+
+/// A `no-map` region that belongs to its owner alone.
+///
+/// # Invariants
+///
+/// - The kernel has no mapping of the range, and does not use it.
+/// - The range is requested as a memory resource, under `name`.
+/// - `start` and `size` are multiples of the page size.
+pub struct Region {
+    node: Node,
+    name: CString,
+    range: PhysRange,
+}
+
+impl Region {
+    /// Claims the region to which `memory-region` of `device` points.
+    ///
+    /// # Errors
+    ///
+    /// See [`RegionError`].
+    pub fn claim(device: &Device) -> Result<Self, RegionError> {
+        let node = region_node(device).ok_or(RegionError::Missing)?;
+        if node.property_read_bool(c"reusable") {
+            return Err(RegionError::Reusable);
+        }
+        if !node.property_read_bool(c"no-map") {
+            return Err(RegionError::Mapped);
+        }
+        let range = resource_of(device)?;
+        let page = PAGE_SIZE as u64;
+        if range.size == 0 || range.start % page != 0 || range.size % page != 0 {
+            return Err(RegionError::Misaligned);
+        }
+        let last = range.start + (range.size - page);
+        // The property says no-map; what counts is what the kernel made of it.
+        if is_mapped(range.start) || is_mapped(last) {
+            return Err(RegionError::Mapped);
+        }
+        let name = base_name(&node).ok_or(RegionError::NoMemory)?;
+        // SAFETY: Nothing but bookkeeping. The name lives until the region is released.
+        if !unsafe {
+            bindings::ringfence_request_mem_region(range.start, range.size, name.as_char_ptr())
+        } {
+            return Err(RegionError::Busy);
+        }
+        // INVARIANT: Checked and requested above.
+        Ok(Self { node, name, range })
+    }
+
+    /// Tells whether `memory-region` of `device` points to this region.
+    pub fn is_of(&self, device: &Device) -> bool {
+        region_node(device).is_some_and(|node| node == self.node)
+    }
+
+    /// The region node's name, without its unit address.
+    pub fn name(&self) -> &CStr {
+        &self.name
+    }
+
+    /// The physical range.
+    pub fn range(&self) -> PhysRange {
+        self.range
+    }
+
+    /// Zeroes a part of the region through temporary mappings.
+    ///
+    /// The mappings are write-combined, so that no cache line of the range stays
+    /// behind. The memory must not be protected at the time: the CPU refuses the
+    /// access, and that is the kernel's end.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` when `range` is not in the region or does not lie on pages;
+    /// `EINTR` when a fatal signal is pending; `ENOMEM`.
+    pub fn scrub(&self, range: PhysRange) -> Result {
+        let page = PAGE_SIZE as u64;
+        let end = range.start.checked_add(range.size).ok_or(EINVAL)?;
+        if range.start < self.range.start
+            || end > self.range.start + self.range.size
+            || range.start % page != 0
+            || range.size % page != 0
+        {
+            return Err(EINVAL);
+        }
+        inject::check(inject::Point::Scrub)?;
+        for window in windows(range) {
+            task::pause()?;
+            // SAFETY: The window is in the region, which by the type invariants nobody else uses.
+            unsafe { zero(window) }?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants the range is requested.
+        unsafe { bindings::ringfence_release_mem_region(self.range.start, self.range.size) };
+    }
+}
+
+fn is_mapped(address: u64) -> bool {
+    // SAFETY: Any address may be asked for.
+    unsafe { bindings::ringfence_is_mapped_memory(address) }
+}
+
+fn region_node(device: &Device) -> Option<Node> {
+    Node::referenced_by(device.fwnode()?, c"memory-region", 0).ok()
+}
+
+fn resource_of(device: &Device) -> Result<PhysRange, RegionError> {
+    // CAST: `Device` is a transparent wrapper of `struct device`.
+    let raw = core::ptr::from_ref(device).cast::<kernel::bindings::device>();
+    let mut resource: resource = pin_init::zeroed();
+    // SAFETY: The device is live, and so is its node; `resource` is filled on success.
+    to_result(unsafe {
+        bindings::of_reserved_mem_region_to_resource((*raw).of_node, 0, &mut resource)
+    })
+    .map_err(|_| RegionError::Missing)?;
+    // An empty region ends before it begins.
+    let size = resource.end.wrapping_sub(resource.start).wrapping_add(1);
+    Ok(PhysRange {
+        start: resource.start,
+        size,
+    })
+}
+
+fn base_name(node: &FwNode) -> Option<CString> {
+    let full = CString::try_from_fmt(fmt!("{}", node.display_name())).ok()?;
+    let text = full.to_str().ok()?;
+    let base = text.split('@').next().unwrap_or(text);
+    CString::try_from_fmt(fmt!("{}", base)).ok()
+}
+
+/// Cuts a range at every multiple of [`WINDOW`].
+fn windows(range: PhysRange) -> impl Iterator<Item = PhysRange> {
+    let end = range.start + range.size;
+    let mut start = range.start;
+    core::iter::from_fn(move || {
+        (start < end).then(|| {
+            let next = (start / WINDOW + 1).saturating_mul(WINDOW).min(end);
+            let window = PhysRange {
+                start,
+                size: next - start,
+            };
+            start = next;
+            window
+        })
+    })
+}
+
+/// # Safety
+///
+/// The range must be memory without a mapping, of which the caller is the only user.
+unsafe fn zero(range: PhysRange) -> Result {
+    // CAST: A window is small.
+    let size = range.size as usize;
+    // SAFETY: By the function's contract, a second mapping can't exist or be used.
+    let address = unsafe {
+        kernel::bindings::memremap(range.start, size, kernel::bindings::MEMREMAP_WC as c_ulong)
+    };
+    if address.is_null() {
+        return Err(ENOMEM);
+    }
+    // SAFETY: The mapping has `size` bytes, and nobody else knows it.
+    unsafe {
+        core::ptr::write_bytes(address.cast::<u8>(), 0, size);
+        kernel::bindings::memunmap(address);
+    }
+    Ok(())
+}
+
+#[cfg(RINGFENCE_TEST)]
+#[kunit_tests(ringfence_reserved_mem)]
+mod tests {
+    use super::*;
+
+    fn sizes(start: u64, size: u64) -> [u64; 4] {
+        let mut sizes = [0; 4];
+        for (slot, window) in sizes.iter_mut().zip(windows(PhysRange { start, size })) {
+            *slot = window.size;
+        }
+        sizes
+    }
+
+    #[test]
+    fn windows_lie_within_blocks() {
+        assert_eq!(sizes(WINDOW, WINDOW), [WINDOW, 0, 0, 0]);
+        assert_eq!(sizes(WINDOW - 0x1000, 0x2000), [0x1000, 0x1000, 0, 0]);
+        assert_eq!(
+            sizes(0x1000, 2 * WINDOW),
+            [WINDOW - 0x1000, WINDOW, 0x1000, 0]
+        );
+    }
+
+    #[test]
+    fn an_empty_range_has_no_window() {
+        assert_eq!(sizes(0x1000, 0), [0; 4]);
+    }
+}

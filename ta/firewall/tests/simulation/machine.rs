@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! Hardware and OP-TEE, as far as the ledger can tell.
+//!
+//! The machine panics when it is asked for something that the ledger must
+//! never do: opening a page that holds data or is mapped, or moving a page
+//! that is not where it is thought to be.
+
+use ringfence_firewall::extent::{Extent, BLOCK, GRANULE};
+use ringfence_firewall::{Platform, Refused};
+use std::ops::Range;
+use std::rc::Rc;
+
+/// One granule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Page {
+    pub fenced: bool,
+    /// Stands for the bytes: zero only if all of them are.
+    pub content: u8,
+}
+
+/// Which platform calls fail, counted from when this is set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Faults {
+    None,
+    /// One call, the first is 0.
+    Nth(u64),
+    /// A call and, later, another.
+    Two(u64, u64),
+    /// All calls from one on.
+    From(u64),
+    /// Calls by the bits of a word, over and over.
+    Pattern(u32),
+}
+
+struct Window {
+    va: u64,
+    size: u64,
+    offset: u64,
+    object: Rc<Extent>,
+}
+
+/// The simulated machine.
+pub struct Machine {
+    base: u64,
+    pages: Vec<Page>,
+    windows: Vec<Window>,
+    next_va: u64,
+    faults: Faults,
+    counted: u64,
+    calls: u64,
+    faulted: bool,
+}
+
+impl Machine {
+    pub fn new(base: u64, pages: u64) -> Self {
+        let page = Page {
+            fenced: false,
+            content: 0xaa,
+        };
+        Self {
+            base,
+            pages: vec![page; pages as usize],
+            windows: Vec::new(),
+            next_va: 0x4000_0000,
+            faults: Faults::None,
+            counted: 0,
+            calls: 0,
+            faulted: false,
+        }
+    }
+
+    pub fn pages(&self) -> &[Page] {
+        &self.pages
+    }
+
+    pub fn calls(&self) -> u64 {
+        self.calls
+    }
+
+    pub fn set_faults(&mut self, faults: Faults) {
+        self.faults = faults;
+        self.counted = 0;
+    }
+
+    pub fn take_faulted(&mut self) -> bool {
+        std::mem::take(&mut self.faulted)
+    }
+
+    /// Whether a page of these, by absolute number, is mapped.
+    pub fn any_mapped(&self, pages: &Range<u64>) -> bool {
+        self.windows.iter().any(|window| {
+            let first = (window.object.start() + window.offset) / GRANULE;
+            first < pages.end && pages.start < first + window.size / GRANULE
+        })
+    }
+
+    /// Address and size of one of the windows.
+    pub fn window(&self, index: usize) -> Option<(u64, u64)> {
+        let window = self.windows.get(index % self.windows.len().max(1))?;
+        Some((window.va, window.size))
+    }
+
+    /// Whether one window covers all of it.
+    pub fn is_window(&self, va: u64, size: u64) -> bool {
+        self.find(va, size).is_some()
+    }
+
+    pub fn normal_world_writes(&mut self, page: u64) {
+        let page = &mut self.pages[page as usize];
+        if !page.fenced {
+            page.content = 0xaa;
+        }
+    }
+
+    pub fn ta_writes(&mut self) {
+        for window in &self.windows {
+            let first = (window.object.start() + window.offset - self.base) / GRANULE;
+            for page in &mut self.pages[first as usize..][..(window.size / GRANULE) as usize] {
+                assert!(page.fenced, "the TA has an open page mapped");
+                page.content = 0x55;
+            }
+        }
+    }
+
+    pub fn ta_dies(&mut self) {
+        self.windows.clear();
+    }
+
+    /// Counts a call, and says whether it may do its work.
+    fn enter(&mut self) -> Result<(), Refused> {
+        let n = self.counted;
+        self.counted += 1;
+        self.calls += 1;
+        let fails = match self.faults {
+            Faults::None => false,
+            Faults::Nth(nth) => n == nth,
+            Faults::Two(one, other) => n == one || n == other,
+            Faults::From(first) => n >= first,
+            Faults::Pattern(bits) => bits.rotate_right((n % 32) as u32) & 1 != 0,
+        };
+        self.faulted |= fails;
+        if fails {
+            Err(Refused)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn range(&self, extent: Extent) -> Range<usize> {
+        let first = (extent.start() - self.base) / GRANULE;
+        let last = (extent.end() - self.base) / GRANULE;
+        first as usize..last as usize
+    }
+
+    fn block(&mut self, block: Extent) -> &mut [Page] {
+        assert_eq!(
+            block.start() / BLOCK,
+            (block.end() - 1) / BLOCK,
+            "one step, one block"
+        );
+        let range = self.range(block);
+        &mut self.pages[range]
+    }
+
+    fn find(&self, va: u64, size: u64) -> Option<usize> {
+        let end = va.checked_add(size)?;
+        self.windows
+            .iter()
+            .position(|window| window.va <= va && end <= window.va + window.size)
+    }
+}
+
+impl Platform for Machine {
+    type Object = Rc<Extent>;
+
+    fn fence(&mut self, block: Extent) -> Result<(), Refused> {
+        self.enter()?;
+        for page in self.block(block) {
+            assert!(!page.fenced, "fenced twice");
+            page.fenced = true;
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, block: Extent) -> Result<(), Refused> {
+        self.enter()?;
+        let pages = block.start() / GRANULE..block.end() / GRANULE;
+        assert!(!self.any_mapped(&pages), "opened while mapped");
+        for page in self.block(block) {
+            assert!(page.fenced, "opened twice");
+            assert_eq!(page.content, 0, "opened unscrubbed");
+            page.fenced = false;
+        }
+        Ok(())
+    }
+
+    fn scrub(&mut self, block: Extent) -> Result<(), Refused> {
+        let result = self.enter();
+        let pages = self.block(block);
+        // A scrub that fails may have come half the way.
+        let done = match result {
+            Ok(()) => pages.len(),
+            Err(Refused) => pages.len() / 2,
+        };
+        for page in &mut pages[..done] {
+            assert!(page.fenced, "scrubbed what is not ours");
+            page.content = 0;
+        }
+        result
+    }
+
+    fn object(&mut self, range: Extent) -> Result<Rc<Extent>, Refused> {
+        self.enter()?;
+        let pages = self.range(range);
+        assert!(self.pages[pages].iter().all(|page| page.fenced));
+        Ok(Rc::new(range))
+    }
+
+    fn is_mapped(&self, object: &Rc<Extent>) -> bool {
+        Rc::strong_count(object) > 1
+    }
+
+    fn map(&mut self, object: &Rc<Extent>, offset: u64, size: u64) -> Result<u64, Refused> {
+        self.enter()?;
+        assert!(offset + size <= object.size(), "window outside its object");
+        let va = self.next_va;
+        // A gap: no two windows are adjacent.
+        self.next_va += size + GRANULE;
+        self.windows.push(Window {
+            va,
+            size,
+            offset,
+            object: Rc::clone(object),
+        });
+        Ok(va)
+    }
+
+    fn physical(&mut self, va: u64, size: u64) -> Option<u64> {
+        let window = &self.windows[self.find(va, size)?];
+        Some(window.object.start() + window.offset + (va - window.va))
+    }
+
+    fn unmap(&mut self, object: &Rc<Extent>, va: u64, size: u64) -> Result<(), Refused> {
+        self.enter()?;
+        let index = self.find(va, size).expect("a window was seen there");
+        let window = self.windows.swap_remove(index);
+        assert!(Rc::ptr_eq(object, &window.object), "another range's window");
+        let end = window.va + window.size;
+        for (part, part_end) in [(window.va, va), (va + size, end)] {
+            if part < part_end {
+                self.windows.push(Window {
+                    va: part,
+                    size: part_end - part,
+                    offset: window.offset + (part - window.va),
+                    object: Rc::clone(&window.object),
+                });
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The suites, and what holds for every test: it leaves the heaps as full and
+//! this process with as many open files as they were.
+
+mod command;
+mod dmabuf;
+mod fixture;
+mod heaps;
+mod inject;
+mod modules;
+mod no_tee;
+mod protect;
+mod recovery;
+mod region;
+mod tee;
+
+use std::env;
+use std::fs;
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use ringfence::control::Control;
+use ringfence::heap::HeapInfo;
+use ringfence_tests::guest::{deadline, memory};
+
+/// How the machine must have been booted for a suite.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Boot {
+    /// With all modules loaded.
+    Default,
+    /// Without the module optee.
+    NoTee,
+}
+
+impl Boot {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::NoTee => "no-tee",
+        }
+    }
+}
+
+/// A test: its name, and what it does.
+type Test = (&'static str, fn() -> anyhow::Result<()>);
+
+struct Suite {
+    name: &'static str,
+    boot: Boot,
+    tests: &'static [Test],
+}
+
+/// All suites. One that unloads modules comes after those that need them.
+const SUITES: [Suite; 9] = [
+    Suite {
+        name: "heaps",
+        boot: Boot::Default,
+        tests: heaps::TESTS,
+    },
+    Suite {
+        name: "protect",
+        boot: Boot::Default,
+        tests: protect::TESTS,
+    },
+    Suite {
+        name: "tee",
+        boot: Boot::Default,
+        tests: tee::TESTS,
+    },
+    Suite {
+        name: "dmabuf",
+        boot: Boot::Default,
+        tests: dmabuf::TESTS,
+    },
+    Suite {
+        name: "command",
+        boot: Boot::Default,
+        tests: command::TESTS,
+    },
+    Suite {
+        name: "recovery",
+        boot: Boot::Default,
+        tests: recovery::TESTS,
+    },
+    Suite {
+        name: "inject",
+        boot: Boot::Default,
+        tests: inject::TESTS,
+    },
+    Suite {
+        name: "modules",
+        boot: Boot::Default,
+        tests: modules::TESTS,
+    },
+    Suite {
+        name: "no-tee",
+        boot: Boot::NoTee,
+        tests: no_tee::TESTS,
+    },
+];
+
+/// How long what a test set going may take to come to rest.
+const SETTLING: Duration = Duration::from_secs(60);
+
+pub fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().collect();
+    if let Some(verdict) = memory::child(arguments.get(1..).unwrap_or_default()) {
+        return verdict;
+    }
+    match arguments.get(1).map(String::as_str) {
+        Some("list") => {
+            list();
+            ExitCode::SUCCESS
+        }
+        Some(word) if !word.starts_with('-') => match SUITES.iter().find(|s| s.name == word) {
+            Some(suite) => run(&[suite], &arguments[2..]),
+            None => {
+                eprintln!("there is no suite {word}; `ringfence-tests list` shows them");
+                ExitCode::from(2)
+            }
+        },
+        _ => {
+            let suites: Vec<_> = SUITES
+                .iter()
+                .filter(|suite| suite.boot == Boot::Default)
+                .collect();
+            run(&suites, arguments.get(1..).unwrap_or_default())
+        }
+    }
+}
+
+fn list() {
+    for suite in &SUITES {
+        // Whoever does not read on has seen enough.
+        let _ = writeln!(io::stdout(), "{} {}", suite.name, suite.boot.word());
+    }
+}
+
+fn run(suites: &[&Suite], options: &[String]) -> ExitCode {
+    let program = String::from("ringfence-tests");
+    let mut arguments = Arguments::from_iter(std::iter::once(&program).chain(options));
+    arguments.test_threads = Some(1);
+    let trials = suites
+        .iter()
+        .flat_map(|suite| {
+            suite.tests.iter().map(|&(name, test)| {
+                Trial::test(format!("{}::{name}", suite.name), move || {
+                    without_traces(test).map_err(|error| Failed::from(format!("{error:#}")))
+                })
+            })
+        })
+        .collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// What a test must leave as it was. A heap that is offline has no figures.
+#[derive(Debug, PartialEq)]
+struct Traces {
+    heaps: Vec<HeapInfo>,
+    open_files: usize,
+}
+
+impl Traces {
+    fn read() -> anyhow::Result<Self> {
+        let heaps = Control::open()?
+            .heaps()?
+            .into_iter()
+            .filter(|heap| heap.online)
+            .collect();
+        Ok(Self {
+            heaps,
+            open_files: fs::read_dir("/proc/self/fd")?.count(),
+        })
+    }
+}
+
+/// Runs a test and fails it if it leaves anything behind. Memory must be back
+/// at once, but for tests of what comes back by and by: these wait themselves.
+fn without_traces(test: fn() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let before = Traces::read()?;
+    test()?;
+    let mut after = Traces::read()?;
+    // A heap that the test brought up has no figures from before.
+    after
+        .heaps
+        .retain(|heap| before.heaps.iter().any(|old| old.name == heap.name));
+    anyhow::ensure!(
+        after == before,
+        "left behind: {after:#?}\nbefore: {before:#?}"
+    );
+    Ok(())
+}
+
+/// Waits until every heap has the figures that it had before.
+fn settled(before: &[HeapInfo]) -> anyhow::Result<()> {
+    deadline::until(SETTLING, "the heaps come to rest", || {
+        let now = Control::open()?.heaps()?;
+        anyhow::ensure!(now == before, "{now:#?}\nbefore: {before:#?}");
+        Ok(Some(()))
+    })
+}

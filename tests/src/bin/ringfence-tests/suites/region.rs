@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The heaps' regions, as the devicetree declares them.
+
+use std::fs;
+
+use anyhow::Context;
+use ringfence::buffer::Buffer;
+use ringfence_tests::guest::memory::PhysicalRange;
+use ringfence_tests::guest::{allocation, debug};
+
+/// A heap that the devicetree of the test machine declares.
+pub struct Declared {
+    /// Its name.
+    pub name: &'static str,
+    /// Bytes in its region.
+    pub size: u64,
+    /// Its use case.
+    pub use_case: u32,
+}
+
+/// The heap for decrypted video.
+pub const VIDEO: &str = "protected-video";
+/// The heap for a trusted user interface.
+pub const UI: &str = "protected-ui";
+/// The heap without protection.
+pub const CAMERA: &str = "camera";
+
+/// All of them; those with a use case are protected.
+pub const DECLARED: [Declared; 3] = [
+    Declared {
+        name: VIDEO,
+        size: 64 << 20,
+        use_case: 1,
+    },
+    Declared {
+        name: UI,
+        size: 16 << 20,
+        use_case: 2,
+    },
+    Declared {
+        name: CAMERA,
+        size: 192 << 20,
+        use_case: 0,
+    },
+];
+
+/// Where a heap's region is.
+pub fn of(heap: &str) -> anyhow::Result<PhysicalRange> {
+    const FOLDER: &str = "/proc/device-tree/reserved-memory";
+    for entry in fs::read_dir(FOLDER).context(FOLDER)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.split('@').next() != Some(heap) {
+            continue;
+        }
+        // Two cells of address and two of size, big-endian.
+        let reg = fs::read(entry.path().join("reg"))?;
+        let number = |at: usize| -> Option<u64> {
+            Some(u64::from_be_bytes(reg.get(at..at + 8)?.try_into().ok()?))
+        };
+        return Ok(PhysicalRange {
+            start: number(0).context("reg is too short")?,
+            size: number(8).context("reg is too short")?,
+        });
+    }
+    anyhow::bail!("{FOLDER} has no node {heap}")
+}
+
+/// Allocates from a heap and finds out where.
+pub fn allocate(heap: &str, size: u64) -> anyhow::Result<(Buffer, PhysicalRange)> {
+    let device = allocation::open(heap)?;
+    debug::locate(heap, || {
+        allocation::allocate_size(&device, size)
+            .map_err(|errno| anyhow::anyhow!("{size} bytes of {heap}: {errno}"))
+    })
+}
+
+/// A page beside a buffer, inside the heap's region and allocated to nobody.
+pub fn free_neighbour(heap: &str, buffer: PhysicalRange) -> anyhow::Result<PhysicalRange> {
+    let region = of(heap)?;
+    let taken = debug::ranges(heap)?;
+    let page = |start| PhysicalRange { start, size: 4096 };
+    [buffer.end(), buffer.start.wrapping_sub(4096)]
+        .map(page)
+        .into_iter()
+        .find(|page| {
+            page.start >= region.start
+                && page.end() <= region.end()
+                && !taken
+                    .iter()
+                    .any(|line| line.range.start < page.end() && page.start < line.range.end())
+        })
+        .context("the buffer has no free neighbour")
+}

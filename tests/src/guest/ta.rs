@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The trusted application's commands, rightly and wrongly used.
+
+use optee_teec::{
+    Context, Operation, Param, ParamNone, ParamTmpRef, ParamType, ParamValue, Session, Uuid,
+};
+use ringfence::proto::command::{self, join, split};
+use ringfence::proto::message::{self, Decrypt, DigestRequest, Licence, Message};
+
+/// A result code of the TEE other than success.
+pub type Code = u32;
+
+/// A session of this program, with the login of anybody.
+pub struct Ta(Session);
+
+/// A 64-bit number for the trusted application.
+pub fn number(value: u64) -> ParamValue {
+    let (high, low) = split(value);
+    ParamValue::new(high, low, ParamType::ValueInput)
+}
+
+/// Room for a number from the trusted application.
+pub fn answer() -> ParamValue {
+    ParamValue::new(0, 0, ParamType::ValueOutput)
+}
+
+/// Bytes for the trusted application.
+pub fn bytes(bytes: &[u8]) -> ParamTmpRef<'_> {
+    ParamTmpRef::new_input(bytes)
+}
+
+/// An encoded message.
+pub fn encoded<M: Message>(message: &M) -> Vec<u8> {
+    let mut buffer = vec![0; M::MAX_SIZE];
+    let length = message::encode(message, &mut buffer)
+        .expect("MAX_SIZE bytes suffice for every message")
+        .len();
+    buffer.truncate(length);
+    buffer
+}
+
+/// Tries to open a session to any trusted application.
+pub fn open(uuid: [u8; 16]) -> Result<Session, Code> {
+    let mut context = Context::new().map_err(|error| error.raw_code())?;
+    context
+        .open_session(Uuid::from_bytes(uuid))
+        .map_err(|error| error.raw_code())
+}
+
+impl Ta {
+    /// Opens a session to Ringfence's trusted application.
+    pub fn open() -> anyhow::Result<Self> {
+        open(command::TA_UUID)
+            .map(Self)
+            .map_err(|code| anyhow::anyhow!("no session to the trusted application: {code:#010x}"))
+    }
+
+    /// Calls any command with any parameters.
+    pub fn invoke<A: Param, B: Param, C: Param, D: Param>(
+        &mut self,
+        command: u32,
+        a: A,
+        b: B,
+        c: C,
+        d: D,
+    ) -> Result<(A, B, C, D), Code> {
+        let mut operation = Operation::new(0, a, b, c, d);
+        self.0
+            .invoke_command(command, &mut operation)
+            .map_err(|error| error.raw_code())?;
+        Ok(operation.parameters())
+    }
+
+    /// Calls a command without parameters.
+    pub fn bare(&mut self, command: u32) -> Result<(), Code> {
+        self.invoke(command, ParamNone, ParamNone, ParamNone, ParamNone)
+            .map(drop)
+    }
+
+    /// Loads a licence.
+    pub fn load_licence(&mut self, licence: &Licence) -> Result<(), Code> {
+        self.invoke(
+            command::LOAD_LICENCE,
+            bytes(&encoded(licence)),
+            ParamNone,
+            ParamNone,
+            ParamNone,
+        )
+        .map(drop)
+    }
+
+    /// Decrypts one piece.
+    pub fn decrypt(
+        &mut self,
+        handle: u64,
+        request: &Decrypt,
+        ciphertext: &[u8],
+    ) -> Result<u64, Code> {
+        let message = encoded(request);
+        let (.., written) = self.invoke(
+            command::DECRYPT,
+            number(handle),
+            bytes(&message),
+            bytes(ciphertext),
+            answer(),
+        )?;
+        Ok(join(written.a(), written.b()))
+    }
+
+    /// A keyed digest of what a buffer holds (test builds).
+    pub fn digest(&mut self, handle: u64, request: &DigestRequest) -> Result<[u8; 32], Code> {
+        let mut digest = [0; command::DIGEST_SIZE];
+        let message = encoded(request);
+        self.invoke(
+            command::DIGEST,
+            number(handle),
+            bytes(&message),
+            ParamTmpRef::new_output(&mut digest),
+            ParamNone,
+        )?;
+        Ok(digest)
+    }
+
+    /// Makes the trusted application panic (test builds); the result that the
+    /// caller sees of it.
+    pub fn panic(&mut self) -> Result<(), Code> {
+        self.bare(command::PANIC)
+    }
+
+    fn inject(&mut self, point: u32, nth: u32) -> Result<(), Code> {
+        self.invoke(
+            command::INJECT,
+            ParamValue::new(point, nth, ParamType::ValueInput),
+            ParamNone,
+            ParamNone,
+            ParamNone,
+        )
+        .map(drop)
+    }
+}
+
+/// A failure that the firewall of a test build will run into; disarmed when
+/// this is dropped.
+pub struct Armed {
+    ta: Ta,
+    point: u32,
+}
+
+/// Makes the firewall fail the `nth` next time that it passes a
+/// [fail point](ringfence::proto::firewall::fail_point).
+pub fn arm(point: u32, nth: u32) -> anyhow::Result<Armed> {
+    let mut ta = Ta::open()?;
+    expect_done(ta.inject(point, nth), "INJECT")?;
+    Ok(Armed { ta, point })
+}
+
+impl Drop for Armed {
+    fn drop(&mut self) {
+        // An application that has died meanwhile takes the failure with it into
+        // the next test, which says so.
+        let _ = self.ta.inject(self.point, 0);
+    }
+}
+
+/// Fails unless a command was refused with exactly this code.
+pub fn expect_code<T>(outcome: Result<T, Code>, expected: Code, what: &str) -> anyhow::Result<()> {
+    match outcome {
+        Err(code) if code == expected => Ok(()),
+        Err(code) => anyhow::bail!("{what}: refused with {code:#010x}, not {expected:#010x}"),
+        Ok(_) => anyhow::bail!("{what}: worked, instead of being refused with {expected:#010x}"),
+    }
+}
+
+/// Fails unless a command worked.
+pub fn expect_done<T>(outcome: Result<T, Code>, what: &str) -> anyhow::Result<T> {
+    outcome.map_err(|code| anyhow::anyhow!("{what}: refused with {code:#010x}"))
+}
