@@ -57,38 +57,43 @@ pub fn mirror() -> Result<String> {
             .into_string()
             .map_err(|_| anyhow!("{MIRROR_VARIABLE} is not text"));
     }
-    let format = "$(CREATED_BY)|$(REPO_URI)|$(ORIGIN)|$(LABEL)|$(RELEASE)";
-    let output = Command::new("apt-get")
-        .args(["indextargets", "--format", format])
-        .output();
-    let output = output.context("start apt-get: this needs Debian")?;
-    let listing = String::from_utf8_lossy(&output.stdout);
-    choose_mirror(&listing).map(str::to_owned).ok_or_else(|| {
+    let ask = |arguments: &[&str]| -> Result<String> {
+        let output = Command::new("apt-get").args(arguments).output();
+        let output = output.context("start apt-get: this needs Debian")?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let format = "$(CREATED_BY)|$(REPO_URI)|$(ORIGIN)|$(LABEL)";
+    if let Some(mirror) = mirror_of_targets(&ask(&["indextargets", "--format", format])?) {
+        return Ok(mirror);
+    }
+    mirror_of_addresses(&ask(&["update", "--print-uris"])?).ok_or_else(|| {
         anyhow!("apt's configuration names no Debian archive; set {MIRROR_VARIABLE} to the address of one")
     })
 }
 
-/// The main archive among the targets that `apt-get indextargets` lists.
-fn choose_mirror(listing: &str) -> Option<&str> {
-    let targets = listing.lines().filter_map(|line| {
-        let mut fields = line.split('|');
-        let mut next = || fields.next();
-        Some((next()?, next()?, next()?, next()?, next()?))
-    });
-    let packages: Vec<_> = targets.filter(|(kind, ..)| *kind == "Packages").collect();
-    // Where the Release files are known, they say which archive it is. Where apt has not fetched
-    // them yet (a fresh image), the field is empty or left as written, and the name has to do.
-    let known = packages
-        .iter()
-        .find(|(_, _, origin, label, _)| *origin == "Debian" && *label == "Debian");
-    let named = packages.iter().find(|(_, uri, origin, _, release)| {
-        let undetermined = origin.is_empty() || origin.starts_with('$');
-        undetermined
-            && !release.contains('/')
-            && !release.contains("security")
-            && uri.contains("debian")
-    });
-    known.or(named).map(|(_, uri, ..)| *uri)
+/// The main archive among the indices that apt has fetched: their Release files say what they are.
+fn mirror_of_targets(listing: &str) -> Option<String> {
+    listing.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split('|').collect();
+        match fields[..] {
+            ["Packages", uri, "Debian", "Debian"] => Some(uri.to_owned()),
+            _ => None,
+        }
+    })
+}
+
+/// The main archive among the addresses that apt would fetch, where it has fetched nothing yet (a
+/// fresh image): of Debian's archives the one for security has `security` in its suites' names, and
+/// other people's repositories have no component `main` under the address of a `debian`.
+fn mirror_of_addresses(listing: &str) -> Option<String> {
+    listing.lines().find_map(|line| {
+        let address = line.strip_prefix('\'')?.split('\'').next()?;
+        let (archive, index) = address.split_once("/dists/")?;
+        let (suite, component) = index.split_once('/')?;
+        let is_main = component.starts_with("main/binary-");
+        (is_main && archive.ends_with("/debian") && !suite.contains("security"))
+            .then(|| archive.to_owned())
+    })
 }
 
 /// Debian's keyring on this machine.
@@ -110,6 +115,7 @@ pub fn source_line(kind: &str, options: &str, suite: &str) -> Result<String> {
 
 /// A private apt root in the cache.
 pub struct Apt {
+    cache: Cache,
     root: PathBuf,
     suites: Vec<String>,
     /// Whether this process has fetched the indices.
@@ -120,6 +126,7 @@ impl Apt {
     /// The root for `suites` in `cache`; nothing is fetched until something is asked for.
     pub fn new(cache: &Cache, suites: &[String]) -> Self {
         Self {
+            cache: cache.clone(),
             root: cache.root().join("apt"),
             suites: suites.to_vec(),
             refreshed: Mutex::new(false),
@@ -271,6 +278,7 @@ impl Apt {
     /// Returns whether they were fetched now.
     fn ensure_indices(&self, job: &Job, again: bool) -> Result<bool> {
         let mut refreshed = self.refreshed.lock().expect("no holder panics");
+        let _lock = self.cache.lock("apt")?;
         if *refreshed {
             return Ok(false);
         }
@@ -373,35 +381,34 @@ pub fn only_file(dir: &Path, extension: &str) -> Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use super::choose_mirror;
+    use super::*;
 
     #[test]
     fn the_main_archive_is_told_from_security_and_third_parties() {
-        let listing = "Packages|http://packages.example/apt/|Example|Example|stable\n\
-                       Packages|http://mirror.example/debian-security/|Debian|Debian-Security|bookworm-security\n\
-                       DEP-11|http://mirror.example/icons/|Debian|Debian|bookworm\n\
-                       Packages|http://mirror.example/debian/|Debian|Debian|bookworm\n";
+        let listing = "Packages|http://packages.example/apt/|Example|Example\n\
+                       Packages|http://mirror.example/debian-security/|Debian|Debian-Security\n\
+                       DEP-11|http://mirror.example/icons/|Debian|Debian\n\
+                       Packages|http://mirror.example/debian/|Debian|Debian\n";
         assert_eq!(
-            choose_mirror(listing),
+            mirror_of_targets(listing).as_deref(),
             Some("http://mirror.example/debian/")
         );
-    }
-
-    #[test]
-    fn a_fresh_image_without_release_files_has_a_mirror_too() {
-        let listing = "Packages|http://mirror.example/debian-security/|||bookworm-security\n\
-                       Packages|http://mirror.example/debian/|||bookworm\n";
         assert_eq!(
-            choose_mirror(listing),
-            Some("http://mirror.example/debian/")
-        );
-    }
-
-    #[test]
-    fn no_archive_is_no_mirror() {
-        assert_eq!(
-            choose_mirror("Packages|http://packages.example/apt/|Example|Example|stable\n"),
+            mirror_of_targets("Packages|http://packages.example/apt/|Example|Example\n"),
             None
         );
+    }
+
+    #[test]
+    fn a_fresh_image_without_indices_has_a_mirror_too() {
+        let listing = "'http://packages.example/debian/dists/bookworm/stable/binary-amd64/Packages.xz' x 0 \n\
+                       'http://mirror.example/debian-security/dists/bookworm-security/main/binary-amd64/Packages.xz' x 0 \n\
+                       'http://mirror.example/debian/dists/bookworm/InRelease' x 0 \n\
+                       'http://mirror.example/debian/dists/bookworm/main/binary-amd64/Packages.xz' x 0 \n";
+        assert_eq!(
+            mirror_of_addresses(listing).as_deref(),
+            Some("http://mirror.example/debian")
+        );
+        assert_eq!(mirror_of_addresses(""), None);
     }
 }

@@ -8,7 +8,8 @@
 //! apt/                the private apt root
 //! keys/               secrets made on this machine (the TA's provisioning key)
 //! run/<id>/           one directory for each guest that was booted
-//! lock                held while steps run, so that two xtasks do not collide
+//! locks/<name>        held while the step (or the apt root, or the system's packages) is worked on,
+//!                     so that two xtasks share the cache and do not collide
 //! ```
 
 use std::fs::{self, File};
@@ -82,7 +83,9 @@ impl Cache {
     /// The fetched and unpacked sources and the Rust tools take long to make and depend on nothing
     /// in the checkout, so they stay unless everything goes.
     pub fn clean(&self, all: bool) -> Result<()> {
-        let lock = self.lock()?;
+        let held = fs::read_dir(self.subdirectory("locks")?)?
+            .map(|entry| Ok(self.lock(&entry?.file_name().to_string_lossy())?))
+            .collect::<Result<Vec<Lock>>>()?;
         let doomed: Vec<PathBuf> = if all {
             vec![self.root.clone()]
         } else {
@@ -97,14 +100,15 @@ impl Cache {
             println!("removing {}", path.display());
             fs::remove_dir_all(&path).with_context(|| format!("remove {}", path.display()))?;
         }
-        drop(lock);
+        drop(held);
         Ok(())
     }
 
-    /// Takes the lock of the cache, waiting for another xtask that holds it.
-    pub fn lock(&self) -> Result<Lock> {
-        let path = self.root.join("lock");
-        let mut file = File::options()
+    /// Takes the lock `name`, waiting for another xtask that holds it.
+    pub fn lock(&self, name: &str) -> Result<Lock> {
+        let path = self.subdirectory("locks")?.join(name);
+        let mut options = File::options();
+        let mut file = options
             .create(true)
             .truncate(false)
             .read(true)
@@ -114,9 +118,8 @@ impl Cache {
             let mut holder = String::new();
             file.read_to_string(&mut holder)?;
             eprintln!(
-                "waiting for another xtask (process {}) that uses {}",
-                holder.trim(),
-                self.root.display()
+                "{name:18} waiting for another xtask, process {}",
+                holder.trim()
             );
             flock(&file, FlockOperation::LockExclusive)?;
         }
@@ -160,7 +163,7 @@ fn is_fetched(outputs: &Path) -> bool {
         || ["linux-source", "rust-src", "bindgen", "userland", "clip"].contains(&&*name)
 }
 
-/// Held while steps of the cache may be run.
+/// A lock, held until it is dropped.
 #[derive(Debug)]
 pub struct Lock {
     _file: File,

@@ -106,7 +106,7 @@ impl Missing {
 pub fn ensure(cache: &Cache, versions: &Versions) -> Result<Host> {
     let missing = Missing::find(versions)?;
     if !missing.is_empty() {
-        let _lock = cache.lock()?;
+        let _lock = cache.lock("host-packages")?;
         install(cache, versions, &missing)?;
         let left = Missing::find(versions)?;
         if !left.is_empty() {

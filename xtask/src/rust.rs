@@ -136,7 +136,7 @@ impl Toolchain {
         apt.fetch(
             job,
             &Item::Binary("rust-src".to_owned()),
-            &[release.clone()],
+            std::slice::from_ref(&release),
             job.dir(),
         )
         .with_context(|| {

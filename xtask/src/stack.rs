@@ -90,7 +90,7 @@ impl Stack {
         let optee_source =
             source::declare(&mut plan, &apt, &versions, "optee-os", &patches("optee"))?;
         let kit = optee::declare_dev_kit(&mut plan, &optee_source)?;
-        let firewall = firewall::declare(&mut plan, workspace, &library)?;
+        let firewall = firewall::declare(&mut plan, workspace, &library, build)?;
         let ta = ta::declare(&mut plan, workspace, &library, &kit, build)?;
         let optee = optee::declare(&mut plan, &optee_source, &devicetree, &firewall, &ta, build)?;
         let tf_a_source = source::declare(

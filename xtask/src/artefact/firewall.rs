@@ -8,12 +8,10 @@ use anyhow::Result;
 
 use crate::engine::{Plan, Step};
 use crate::rust::{CrossBuild, Library};
+use crate::stack::Build;
 
 /// OP-TEE's core runs without floating point.
 const TARGET: &str = "aarch64-unknown-none-softfloat";
-
-/// The entry points for the shim.
-const FEATURES: &str = "optee";
 
 /// The built ledger.
 #[derive(Debug, Clone)]
@@ -32,15 +30,24 @@ impl Firewall {
 }
 
 /// Declares the ledger.
-pub fn declare(plan: &mut Plan, workspace: &Path, library: &Library) -> Result<Firewall> {
+pub fn declare(
+    plan: &mut Plan,
+    workspace: &Path,
+    library: &Library,
+    build: Build,
+) -> Result<Firewall> {
+    let features = match build {
+        Build::Test => "test-injection",
+        Build::Product => "optee",
+    };
     let mut step = plan
-        .step("firewall")
+        .step(&build.name("firewall"))
         .input(&workspace.join("ta/firewall/src"))
         .input(&workspace.join("ta/firewall/Cargo.toml"))
         .input(&workspace.join("ta/proto"))
         .input(&workspace.join("Cargo.toml"))
         .input(&workspace.join("Cargo.lock"))
-        .param("features", FEATURES)
+        .param("features", features)
         .param("rustc", library.toolchain().identity());
     if let Some(source) = library.step() {
         step = step.needs(source);
@@ -54,7 +61,7 @@ pub fn declare(plan: &mut Plan, workspace: &Path, library: &Library) -> Result<F
             "--profile",
             "firewall",
             "--features",
-            FEATURES,
+            features,
         ];
         let built = library.build(
             job,

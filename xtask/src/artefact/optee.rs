@@ -87,7 +87,7 @@ pub fn declare(
     build: Build,
 ) -> Result<Optee> {
     let (tree, secure_dts) = (source.tree.clone(), devicetree.secure_source());
-    let settings = vec![
+    let settings = [
         "CFG_RINGFENCE_FIREWALL=y".to_owned(),
         format!("RINGFENCE_FIREWALL_LIB={}", firewall.library().display()),
         format!("EARLY_TA_PATHS={}", ta.stripped().display()),

@@ -21,11 +21,12 @@ const FIP_OFFSET: u64 = 256 * 1024;
 /// Size of the machine's first flash, in bytes; the file is sparse.
 const FLASH_SIZE: u64 = 64 << 20;
 
+/// Larger contiguous blocks of the protection tables than 2 MiB would be taken apart and fused again
+/// around every buffer, at one more invalidation each.
 const SETTINGS: [&str; 9] = [
     "PLAT=qemu",
     "QEMU_USE_GIC_DRIVER=QEMU_GICV3",
     "ENABLE_RME=1",
-    // Blocks of the GPT are fused up to what one call of the firewall changes, in MiB.
     "RME_GPT_MAX_BLOCK=2",
     "SPD=opteed",
     "BL32_RAM_LOCATION=tdram",

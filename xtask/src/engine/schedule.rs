@@ -25,12 +25,10 @@ struct State {
 impl Plan {
     /// Makes the outputs of `targets`, and of whatever they need, complete.
     pub fn execute(&self, targets: &[&Step]) -> Result<()> {
-        if self.missing(targets).is_empty() {
+        let waiting = self.missing(targets);
+        if waiting.is_empty() {
             return Ok(());
         }
-        let _lock = self.cache.lock()?;
-        // Another xtask may have made some of them while this one waited.
-        let waiting = self.missing(targets);
         let total = waiting.len();
         let state = Mutex::new(State {
             waiting,
@@ -139,9 +137,13 @@ impl Plan {
         children: &Children,
         progress: &Progress,
     ) -> Result<(), String> {
-        let job = self
-            .begin(step, children)
-            .map_err(|error| format!("{}: {error:#}", step.name))?;
+        let unexplained = |error: anyhow::Error| format!("{}: {error:#}", step.name);
+        let _lock = self.cache.lock(&step.name).map_err(unexplained)?;
+        if cache::is_complete(&step.dir) {
+            // Another xtask has made it meanwhile.
+            return Ok(());
+        }
+        let job = self.begin(step, children).map_err(unexplained)?;
         let bar = progress.begin(&step.name);
         let outcome = (step.action)(&job)
             .and_then(|()| cache::mark_complete(&step.dir))
