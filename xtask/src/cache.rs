@@ -84,7 +84,7 @@ impl Cache {
     /// in the checkout, so they stay unless everything goes.
     pub fn clean(&self, all: bool) -> Result<()> {
         let held = fs::read_dir(self.subdirectory("locks")?)?
-            .map(|entry| Ok(self.lock(&entry?.file_name().to_string_lossy())?))
+            .map(|entry| self.lock(&entry?.file_name().to_string_lossy()))
             .collect::<Result<Vec<Lock>>>()?;
         let doomed: Vec<PathBuf> = if all {
             vec![self.root.clone()]
