@@ -48,11 +48,14 @@ mod imp {
         debugfs::File,
         fmt,
         prelude::*,
-        sync::atomic::{
-            Atomic,
-            Relaxed, //
+        sync::{
+            atomic::{
+                Atomic,
+                Relaxed, //
+            },
+            SetOnce, //
         },
-        uaccess::UserSliceReader,
+        uaccess::UserSliceReader, //
     };
 
     const POINTS: [(&str, Point); 8] = [
@@ -96,6 +99,9 @@ mod imp {
 
     struct Control;
 
+    /// Never removed, as the module never unloads.
+    static FILE: SetOnce<Pin<KBox<File<Control>>>> = SetOnce::new();
+
     fn show(_: &Control, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (name, point) in POINTS {
             let left = ARMED[point as usize].load(Relaxed);
@@ -132,8 +138,9 @@ mod imp {
             GFP_KERNEL,
         );
         match file {
-            // The module never unloads, and neither does the file.
-            Ok(file) => core::mem::forget(file),
+            Ok(file) => {
+                FILE.populate(file);
+            }
             Err(error) => pr_warn!("no fault injection: {:?}\n", error),
         }
     }
