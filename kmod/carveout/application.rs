@@ -45,11 +45,11 @@ impl Application {
     /// `EPROTO` when they do not, and those of [`Session::open`].
     pub(crate) fn open() -> Result<Self, Failure> {
         let session = Session::open(&command::TA_UUID)?;
-        let mut params = [Param::ValueOut(0, 0), Param::None, Param::None, Param::None];
-        session.invoke(command::HELLO, &mut params)?;
-        let [Param::ValueOut(version, granule), ..] = params else {
-            return Err(EPROTO.into());
+        let mut this = Self {
+            session,
+            granule: 0,
         };
+        let (version, granule) = this.greet()?;
         if version != command::PROTOCOL_VERSION {
             pr_err!(
                 "the trusted application speaks version {}, this module version {}\n",
@@ -62,10 +62,23 @@ impl Application {
             pr_err!("the trusted application's granule is {:#x}\n", granule);
             return Err(EPROTO.into());
         }
-        Ok(Self {
-            session,
-            granule: granule.into(),
-        })
+        this.granule = granule.into();
+        Ok(this)
+    }
+
+    /// The protocol's version and the granule in bytes: an answer at all says that
+    /// the session lives.
+    ///
+    /// # Errors
+    ///
+    /// `EPROTO` when the answer makes no sense.
+    pub(crate) fn greet(&self) -> Result<(u32, u32), Failure> {
+        let mut params = [Param::ValueOut(0, 0), Param::None, Param::None, Param::None];
+        self.session.invoke(command::HELLO, &mut params)?;
+        match params[0] {
+            Param::ValueOut(version, granule) => Ok((version, granule)),
+            _ => Err(EPROTO.into()),
+        }
     }
 
     /// Bytes: the unit in which ranges are protected.

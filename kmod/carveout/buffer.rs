@@ -114,7 +114,10 @@ impl Exporter for Buffer {
         Ok(Info {
             heap: self.carveout.heap().clone(),
             flags,
-            handle: self.handle()?,
+            handle: match &self.backing {
+                Backing::Open(_) => 0,
+                Backing::Fenced(fence) => fence.confirmed_handle()?,
+            },
             use_case: self
                 .carveout
                 .protection()

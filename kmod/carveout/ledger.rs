@@ -242,11 +242,28 @@ impl Ledger {
     /// Compares with the secure world's list, and settles the differences; with
     /// `all`, quarantined ranges are tried again too.
     pub(crate) fn refresh(&mut self, all: bool) -> Result {
+        let unproven = self.application.is_some();
         self.open()?;
-        self.resync(all).map_err(|failure| {
+        let mut outcome = self.resync(all);
+        if unproven && matches!(outcome, Err(failure) if is_restart(failure)) {
+            // The application had died since the last command: a new session tells more.
+            self.application = None;
+            self.open()?;
+            outcome = self.resync(all);
+        }
+        outcome.map_err(|failure| {
             self.application = None;
             errno(failure)
         })
+    }
+
+    /// Makes sure that the handles are those which the trusted application knows
+    /// now: it may have died since the last command, and forgets them then.
+    pub(crate) fn confirm(&mut self) -> Result {
+        match self.connect()?.greet() {
+            Ok(_) => Ok(()),
+            Err(failure) => self.recover(failure),
+        }
     }
 
     /// Makes sure that there is a session.

@@ -187,6 +187,18 @@ impl Fence {
     pub(crate) fn handle(&self) -> Result<u64> {
         self.cell.get().ok_or(EIO)
     }
+
+    /// The same, after a question to the trusted application, so that nobody is
+    /// given a handle that has died with its last instance.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::handle`].
+    pub(crate) fn confirmed_handle(&self) -> Result<u64> {
+        // While the application is away its last handle is all there is to say.
+        let _ = self.secure_world.ledger.lock().confirm();
+        self.handle()
+    }
 }
 
 impl Drop for Fence {

@@ -4,9 +4,10 @@
 
 use ringfence::control::Control;
 use ringfence::proto::command::result;
-use ringfence_tests::guest::heap_info;
+use ringfence::proto::firewall::fail_point;
 use ringfence_tests::guest::memory::{expect_killed, expect_zero};
-use ringfence_tests::guest::ta::{expect_code, Ta};
+use ringfence_tests::guest::ta::{self, expect_code, Ta};
+use ringfence_tests::guest::{debug, heap_info};
 
 use super::fixture::{expect_zeros, Fixture};
 use super::protect::handle;
@@ -25,6 +26,14 @@ pub const TESTS: &[Test] = &[
     ("every_session_dies_with_the_application", sessions_die),
     ("panics_again_and_again_lose_nothing", many_panics),
     ("many_buffers_are_recovered", many_buffers),
+    (
+        "a_handle_asked_for_after_a_panic_is_alive",
+        handle_after_a_panic,
+    ),
+    (
+        "a_quarantined_range_is_retried_after_a_panic",
+        retry_after_a_panic,
+    ),
 ];
 
 const PAGE: u64 = 4096;
@@ -123,6 +132,33 @@ fn many_panics() -> anyhow::Result<()> {
         expect_killed(kept_range.last_page(), "the buffer that is kept")?;
     }
     expect_zeros(&mut Ta::open()?, handle(&kept)?, 5 * PAGE)
+}
+
+/// A player that finds its session dead asks for the handle again, and nobody
+/// else has talked to the secure world meanwhile.
+fn handle_after_a_panic() -> anyhow::Result<()> {
+    let (buffer, _) = region::allocate(VIDEO, PAGE)?;
+    let old = handle(&buffer)?;
+    panic()?;
+    let new = handle(&buffer)?;
+    anyhow::ensure!(new != old, "the handle is from before the panic");
+    expect_zeros(&mut Ta::open()?, new, PAGE)
+}
+
+/// One request is enough, though the kernel's session has died unnoticed.
+fn retry_after_a_panic() -> anyhow::Result<()> {
+    let before = Control::open()?.heaps()?;
+    let (buffer, range) = region::allocate(VIDEO, PAGE)?;
+    let armed = ta::arm(fail_point::OPEN, 1)?;
+    drop(buffer);
+    drop(armed);
+    let info = heap_info(VIDEO)?;
+    anyhow::ensure!(info.quarantined == PAGE, "{info:?}");
+    panic()?;
+    expect_killed(range.page(0), "in quarantine, after the panic")?;
+    debug::retry(VIDEO)?;
+    settled(&before)?;
+    expect_zero(range, "after the retry")
 }
 
 fn many_buffers() -> anyhow::Result<()> {
