@@ -200,7 +200,6 @@ where
     }
 
     /// Allocates a range: the best fit, in bounded time.
-    #[inline]
     pub fn alloc(&mut self, request: Request) -> Result<Range, AllocError> {
         self.blocks
             .alloc(&mut self.records, &mut self.groups, request)
@@ -215,7 +214,6 @@ where
     }
 
     /// Frees a range, in bounded time.
-    #[inline]
     pub fn free(&mut self, handle: Handle) -> Result<Extent, FreeError> {
         self.blocks
             .free(&mut self.records, &mut self.groups, handle)
