@@ -182,7 +182,7 @@ impl Blocks {
         let length = (slot as u32).wrapping_add(1);
         let mask = (within >> (self.shift & 63)) as u32;
         let mut block = self.index.find(groups, slot as u32, mask);
-        if block == NONE {
+        if records.get(block as usize).is_none() {
             block = self.find_otherwise(records, groups, length, mask);
         }
         let record = records.get(block as usize).ok_or(AllocError::NoSpace)?;
@@ -323,18 +323,6 @@ impl Blocks {
         self.index.remove(records, groups, block);
 
         // INVARIANT: While fewer than `max_live` ranges are live, there are spare records.
-        if end < right {
-            let rest = self.spare;
-            let record = records.get_mut(rest as usize)?;
-            self.spare = record.after;
-            self.blocks = self.blocks.wrapping_add(1);
-            (record.start, record.end, record.after) = (end, right, after);
-            if let Some(next) = records.get_mut(after as usize) {
-                next.before = rest;
-            }
-            after = rest;
-            self.index.insert(records, groups, rest, end, right);
-        }
         let mut live = block;
         if left < start {
             live = self.spare;
@@ -346,6 +334,18 @@ impl Blocks {
                 (record.end, record.after) = (start, live);
             }
             self.index.insert(records, groups, block, left, start);
+        }
+        if end < right {
+            let rest = self.spare;
+            let record = records.get_mut(rest as usize)?;
+            self.spare = record.after;
+            self.blocks = self.blocks.wrapping_add(1);
+            (record.start, record.end, record.after) = (end, right, after);
+            if let Some(next) = records.get_mut(after as usize) {
+                next.before = rest;
+            }
+            after = rest;
+            self.index.insert(records, groups, rest, end, right);
         }
         if let Some(next) = records.get_mut(after as usize) {
             next.before = live;
@@ -393,14 +393,12 @@ impl Blocks {
         let below = masks.into_iter().filter(|&class| class < mask).max();
         let below = below.unwrap_or(0);
         let padded = slot.wrapping_add(mask.wrapping_sub(below));
-        let padded = self.index.find(groups, padded, below);
-        if padded != NONE {
-            return padded;
-        }
         let above = masks.into_iter().find(|&class| class > mask);
-        let above = above.map_or(NONE, |class| self.index.find(groups, slot, class));
-        if above != NONE {
-            return above;
+        for (slot, class) in [(padded, below), (slot, above.unwrap_or(NONE))] {
+            let found = self.index.find(groups, slot, class);
+            if found != NONE {
+                return found;
+            }
         }
         self.index
             .largest(records, groups)

@@ -75,25 +75,18 @@ impl Links {
     };
 }
 
-/// The neighbours of a block in a list: the previous one in the upper half, the next one in the
-/// lower half; so one comparison tells that there is neither.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Neighbours(u64);
+/// The neighbours of a block in a list.
+#[derive(Clone, Copy, Debug)]
+struct Neighbours {
+    next: u32,
+    previous: u32,
+}
 
 impl Neighbours {
-    const NONE: Self = Self::new(NONE, NONE);
-
-    const fn new(previous: u32, next: u32) -> Self {
-        Self((previous as u64) << 32 | next as u64)
-    }
-
-    const fn previous(self) -> u32 {
-        (self.0 >> 32) as u32
-    }
-
-    const fn next(self) -> u32 {
-        self.0 as u32
-    }
+    const NONE: Self = Self {
+        next: NONE,
+        previous: NONE,
+    };
 }
 
 /// The indices of all classes.
@@ -226,10 +219,12 @@ impl Index {
         let head = &mut group.heads[CLASS][slot as usize % KEYS_PER_GROUP];
         if slots & bit(slot) != 0 {
             let second = core::mem::replace(head, block);
-            record.links.neighbours[CLASS] = Neighbours::new(NONE, second);
+            record.links.neighbours[CLASS] = Neighbours {
+                next: second,
+                previous: NONE,
+            };
             if let Some(record) = records.get_mut(second as usize) {
-                let neighbours = &mut record.links.neighbours[CLASS];
-                *neighbours = Neighbours::new(block, neighbours.next());
+                record.links.neighbours[CLASS].previous = block;
             }
             return;
         }
@@ -269,19 +264,17 @@ impl Index {
         let Some(group) = groups.get_mut(slot as usize / KEYS_PER_GROUP) else {
             return;
         };
-        if neighbours != Neighbours::NONE {
-            let (previous, next) = (neighbours.previous(), neighbours.next());
+        let Neighbours { next, previous } = neighbours;
+        if let Some(record) = records.get_mut(previous as usize) {
+            record.links.neighbours[CLASS].next = next;
             if let Some(record) = records.get_mut(next as usize) {
-                let neighbours = &mut record.links.neighbours[CLASS];
-                *neighbours = Neighbours::new(previous, neighbours.next());
+                record.links.neighbours[CLASS].previous = previous;
             }
-            match records.get_mut(previous as usize) {
-                Some(record) => {
-                    let neighbours = &mut record.links.neighbours[CLASS];
-                    *neighbours = Neighbours::new(neighbours.previous(), next);
-                }
-                None => group.heads[CLASS][slot as usize % KEYS_PER_GROUP] = next,
-            }
+            return;
+        }
+        if let Some(record) = records.get_mut(next as usize) {
+            record.links.neighbours[CLASS].previous = NONE;
+            group.heads[CLASS][slot as usize % KEYS_PER_GROUP] = next;
             return;
         }
         let slots = &mut group.slots[CLASS];
@@ -302,7 +295,7 @@ impl Index {
 
     /// Returns the first block of the smallest slot that is at least `slot`, in the class whose
     /// alignment in granules is `mask` + 1; [`NONE`] without such a block or class.
-    #[inline(never)]
+    #[inline(always)]
     pub(super) fn find(&self, groups: &[Group], slot: u32, mask: u32) -> u32 {
         let [class_0, class_1, class_2] = self.alignments;
         let found = if !mask == class_0 {
@@ -414,7 +407,7 @@ impl Index {
         groups: &[Group],
     ) -> impl Iterator<Item = u32> + 'a {
         let after = |block: u32| {
-            let next = records.get(block as usize)?.links.neighbours[0].next();
+            let next = records.get(block as usize)?.links.neighbours[0].next;
             (next != NONE).then_some(next)
         };
         core::iter::successors(self.find_0(groups, LAST_SLOT), move |&block| after(block))
