@@ -428,6 +428,11 @@ impl Blocks {
             .fold(0, u32::max)
     }
 
+    #[cfg(test)]
+    pub(super) fn index(&self) -> &Index {
+        &self.index
+    }
+
     /// Returns what a block is, for those who look.
     pub(super) fn describe(&self, number: u32, record: &Record) -> Block {
         let Extent { start, size } = self.extent(record.start, record.len());

@@ -21,6 +21,9 @@
 //! - *Group*: 64 slots, one word of the bitmap.
 //! - *Row*: 64 groups, one word of a summary.
 
+#[cfg(test)]
+extern crate std;
+
 use super::blocks::{
     Record,
     NONE, //
@@ -420,5 +423,54 @@ impl Index {
         let group = groups.get(group as usize)?;
         let slot = group.slots[0].checked_ilog2()?;
         Some(group.heads[0][slot as usize % KEYS_PER_GROUP])
+    }
+
+    /// Returns a block's slots in all classes.
+    #[cfg(test)]
+    pub(super) fn slots(&self, start: u32, end: u32) -> [u32; CLASSES] {
+        let back = start.wrapping_neg();
+        [
+            self.slot::<0>(back, end),
+            self.slot::<1>(back, end),
+            self.slot::<2>(back, end),
+        ]
+    }
+
+    /// Returns the blocks of each slot of a class, and checks the summaries and the way back.
+    #[cfg(test)]
+    pub(super) fn content(
+        &self,
+        records: &[Record],
+        groups: &[Group],
+        class: usize,
+    ) -> std::collections::BTreeMap<u32, std::vec::Vec<u32>> {
+        let mut content = std::collections::BTreeMap::new();
+        for (number, group) in (0u32..).zip(groups) {
+            let (row, in_row) = ((number >> 6) as usize, bit(number));
+            let summary = match class {
+                0 => Some(self.groups[row]),
+                2 => Some(self.groups_2[row]),
+                _ => None,
+            };
+            if let Some(summary) = summary {
+                assert_eq!(summary & in_row != 0, group.slots[class] != 0);
+            }
+            for slot in (0..64).filter(|&slot| group.slots[class] & bit(slot) != 0) {
+                let mut blocks = std::vec::Vec::new();
+                let (mut previous, mut block) = (NONE, group.heads[class][slot as usize]);
+                while let Some(record) = records.get(block as usize) {
+                    assert_eq!(record.links.neighbours[class].previous, previous);
+                    assert_eq!(record.links.slots[class], number << 6 | slot);
+                    blocks.push(block);
+                    (previous, block) = (block, record.links.neighbours[class].next);
+                }
+                blocks.sort_unstable();
+                content.insert(number << 6 | slot, blocks);
+            }
+        }
+        for (row, groups) in (0..).zip(self.groups) {
+            assert_eq!(self.rows & bit(row) != 0, groups != 0);
+        }
+        content
     }
 }

@@ -54,6 +54,8 @@ mod blocks;
 mod error;
 mod geometry;
 mod index;
+#[cfg(test)]
+mod tests;
 
 pub use self::{
     blocks::Record,
