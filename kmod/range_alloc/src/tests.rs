@@ -35,6 +35,7 @@ fn ranges(geometry: Geometry, max_live: usize) -> Ranges {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes too long")]
 fn keys_are_usable_lengths() {
     for shift in [12, 14, 16, 18, 21, 22] {
         let classes = [4 << 10, 64 << 10, 2 << 20].map(|bytes: u32| (bytes >> shift).max(1));
@@ -69,6 +70,7 @@ fn keys_are_usable_lengths() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes too long")]
 fn the_index_has_the_free_blocks_and_nothing_else() {
     let geometry = Geometry {
         base: 0x1234_5000,
@@ -84,7 +86,7 @@ fn the_index_has_the_free_blocks_and_nothing_else() {
             .wrapping_add(1442695040888963407);
         (state >> 33) % end
     };
-    for _ in 0..4000 {
+    for number in 0..4000 {
         let bits = random(29);
         let request = Request {
             size: 1 + random(1 << bits.max(1)),
@@ -100,6 +102,10 @@ fn the_index_has_the_free_blocks_and_nothing_else() {
                     ranges.free(live.swap_remove(pick)).unwrap();
                 }
             }
+        }
+        // Looking at a whole index takes a while.
+        if number % 16 != 0 {
+            continue;
         }
         let mut expected = [const { BTreeMap::<u32, Vec<u32>>::new() }; 3];
         for (number, record) in in_order(&ranges.records) {

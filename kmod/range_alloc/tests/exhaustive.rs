@@ -58,6 +58,7 @@ fn all_sequences_of_six_calls() {
         granule: 1 << 20,
     };
     let mut sequences = 0;
-    explore(geometry, &mut Vec::new(), 6, &mut sequences);
-    assert!(sequences > 10_000, "{sequences}");
+    let depth = if cfg!(miri) { 2 } else { 6 };
+    explore(geometry, &mut Vec::new(), depth, &mut sequences);
+    assert!(cfg!(miri) || sequences > 10_000, "{sequences}");
 }

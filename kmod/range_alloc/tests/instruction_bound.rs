@@ -27,6 +27,7 @@ fn measure(workload: Workload, region: u64, subject: &str) -> Measured {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "runs callgrind")]
 fn the_bounds_hold() {
     let skip = if cfg!(debug_assertions) {
         Some("the crate is compiled with debug assertions")

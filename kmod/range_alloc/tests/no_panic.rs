@@ -19,6 +19,7 @@ pub fn count(r: &Ranges<'_>) -> u64 { r.ranges().fold(0, |n, b| n ^ b.size) }
 ";
 
 #[test]
+#[cfg_attr(miri, ignore = "runs the compiler")]
 fn no_panic_is_compiled_in() {
     let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("no_panic");
     fs::create_dir_all(&directory).unwrap();

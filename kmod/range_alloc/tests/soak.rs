@@ -57,7 +57,7 @@ fn soak(calls: u64, seed: u64) {
     let mut done = 0;
     let mut full = 0;
     while done < calls {
-        let granules = 1 + random.magnitude(1 << 19);
+        let granules = 1 + random.magnitude(if cfg!(miri) { 1 << 12 } else { 1 << 19 });
         let granule = 4096 << [0, 0, 0, 0, 1, 4, 9][random.below(7) as usize];
         let geometry = Geometry {
             base: random.below(1 << 24) * granule,
@@ -82,12 +82,12 @@ fn soak(calls: u64, seed: u64) {
         world.free_all();
     }
     // A soak that is never refused memory has not tested the refusals.
-    assert!(full > calls / 100, "{full} of {calls}");
+    assert!(cfg!(miri) || full > calls / 100, "{full} of {calls}");
 }
 
 #[test]
 fn a_million_calls() {
-    soak(1_000_000, 1);
+    soak(if cfg!(miri) { 1_000 } else { 1_000_000 }, 1);
 }
 
 #[test]
