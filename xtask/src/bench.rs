@@ -75,7 +75,7 @@ pub fn run(cache: &Cache, json: Option<&Path>) -> Result<Outcome> {
 fn script() -> String {
     let mut script = String::from(
         "up() { read -r up rest < /proc/uptime; echo \"$up\"; }\n\
-         printf 'power-on to the first command\\t1\\t0\\t%s\\n' \"$(up)\"\n\
+         printf 'start of the kernel to the first command\\t1\\t0\\t%s\\n' \"$(up)\"\n\
          repeat() {\n  name=$1; shift; before=$(up); n=0\n\
          \x20 while [ $n -lt $REPETITIONS ]; do \"$@\" > /dev/null || exit 1; n=$((n + 1)); done\n\
          \x20 printf '%s\\t%s\\t%s\\t%s\\n' \"$name\" $REPETITIONS \"$before\" \"$(up)\"\n}\n",

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{anyhow, bail, Context, Result};
 
@@ -130,9 +130,9 @@ fn install(cache: &Cache, versions: &Versions, missing: &Missing) -> Result<()> 
             .packages
             .iter()
             .all(|name| candidate(name).is_some());
-        if !listed || apt_get(&arguments).is_err() {
-            apt_get(&["update"])?;
-            apt_get(&arguments)?;
+        if !listed || apt_get(cache, &arguments).is_err() {
+            apt_get(cache, &["update"])?;
+            apt_get(cache, &arguments)?;
         }
     }
     if let Some(found) = &missing.qemu {
@@ -143,7 +143,7 @@ fn install(cache: &Cache, versions: &Versions, missing: &Missing) -> Result<()> 
         if candidate("qemu-system-arm")
             .is_some_and(|version| numbers(&version) >= numbers(&versions.host.qemu))
         {
-            return apt_get(&["install", "qemu-system-arm"]);
+            return apt_get(cache, &["install", "qemu-system-arm"]);
         }
         install_backport(cache, versions)?;
     }
@@ -164,8 +164,9 @@ fn install_backport(cache: &Cache, versions: &Versions) -> Result<()> {
     let sources = format!("Dir::Etc::sourcelist={}", list.display());
     let lists = format!("Dir::State::lists={}", dir.join("lists").display());
     let options = ["-o", &sources, "-o", &lists];
-    apt_get(&[&options[..], &["update"]].concat())?;
+    apt_get(cache, &[&options[..], &["update"]].concat())?;
     apt_get(
+        cache,
         &[
             &options[..],
             &["install", "--target-release", &suite, "qemu-system-arm"],
@@ -174,33 +175,35 @@ fn install_backport(cache: &Cache, versions: &Versions) -> Result<()> {
     )
 }
 
-/// Runs apt-get on the system, as root or through sudo, asking nothing.
-fn apt_get(arguments: &[&str]) -> Result<()> {
+/// Runs apt-get on the system, as root or through sudo, asking nothing; what it says goes to a log.
+fn apt_get(cache: &Cache, arguments: &[&str]) -> Result<()> {
     let mut command = if rustix::process::geteuid().is_root() {
-        let mut command = Command::new("env");
-        command.arg("DEBIAN_FRONTEND=noninteractive");
-        command
+        Command::new("env")
     } else {
         let mut command = Command::new("sudo");
-        command.args(["--non-interactive", "DEBIAN_FRONTEND=noninteractive"]);
+        command.args(["--non-interactive", "env"]);
         command
     };
+    command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get"]);
     command
-        .args(["apt-get", "-qq", "--yes", "--no-install-recommends"])
+        .args(["--quiet", "--yes", "--no-install-recommends"])
         .args(arguments);
-    let status = command.status().context("run apt-get")?;
+    let path = cache.log("host-packages")?;
+    let log = fs::File::options().create(true).append(true).open(&path)?;
+    let status = command
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .status();
+    let status = status.context("run apt-get")?;
     if !status.success() {
+        let call = arguments.join(" ");
         bail!(
-            "apt-get {} failed ({status}); as root: {}",
-            arguments.join(" "),
-            manual_command(arguments)
+            "apt-get failed ({status}); to see why: less {}\nby hand, as root: apt-get {call}",
+            path.display()
         );
     }
     Ok(())
-}
-
-fn manual_command(arguments: &[&str]) -> String {
-    format!("apt-get {}", arguments.join(" "))
 }
 
 /// Names of those of `wanted` that are installed.

@@ -76,27 +76,39 @@ pub struct Proof {
     pub command: &'static str,
     /// What the kernel must say about it.
     pub mark: &'static str,
+    /// Whether the guest is lost with it; otherwise it goes on, and the run fails at its end.
+    pub fatal: bool,
 }
 
 /// Name of the suite of [`PROOFS`].
 pub const PROOFS_SUITE: &str = "reports";
 
-/// Proofs that a report of the debug kernel fails a run that otherwise succeeds.
-pub const PROOFS: [Proof; 3] = [
+/// Proofs that a report of the debug kernel fails a run that otherwise succeeds, and that a crash ends
+/// one that otherwise would not end.
+pub const PROOFS: [Proof; 4] = [
     Proof {
         name: "kasan",
         command:
             "modprobe lkdtm && echo SLAB_LINEAR_OVERFLOW > /sys/kernel/debug/provoke-crash/DIRECT",
         mark: "BUG: KASAN: slab-out-of-bounds",
+        fatal: false,
     },
     Proof {
         name: "warning",
         command: "modprobe lkdtm && echo WARNING > /sys/kernel/debug/provoke-crash/DIRECT",
         mark: "WARNING: ",
+        fatal: false,
     },
     Proof {
         name: "kmemleak",
         command: "modprobe kmemleak-test && rmmod kmemleak-test",
         mark: "new suspected memory leaks",
+        fatal: false,
+    },
+    Proof {
+        name: "panic",
+        command: "modprobe lkdtm && echo PANIC > /sys/kernel/debug/provoke-crash/DIRECT",
+        mark: "Kernel panic - not syncing",
+        fatal: true,
     },
 ];

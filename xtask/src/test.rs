@@ -296,7 +296,10 @@ fn prove(cache: &Cache, stack: &Stack, proof: &Proof) -> Result<Counts> {
     boot.timeout = Some(time_limit(stack.kernel.flavour));
     let outcome = vm::boot(stack, &boot)?;
     let proven = match &outcome.verdict {
-        Verdict::Reported(_, reports) => reports.iter().any(|report| report.contains(proof.mark)),
+        Verdict::Reported(0, reports) if !proof.fatal => {
+            reports.iter().any(|report| report.contains(proof.mark))
+        }
+        Verdict::Crashed(line) if proof.fatal => line.contains(proof.mark),
         _ => false,
     };
     if proven {
