@@ -18,8 +18,7 @@ use super::{
     index::{
         Group,
         Index,
-        Link,
-        CLASSES,
+        Links,
         LAST_SLOT, //
     },
     Block,
@@ -48,8 +47,8 @@ pub struct Record {
     pub(super) after: u32,
     /// Counts allocations and frees: odd while the block is live.
     generation: u32,
-    /// The free block's place in each class.
-    pub(super) links: [Link; CLASSES],
+    /// The free block's place in the index.
+    pub(super) links: Links,
 }
 
 impl Default for Record {
@@ -60,7 +59,7 @@ impl Default for Record {
             before: NONE,
             after: NONE,
             generation: 0,
-            links: [Link::UNLINKED; CLASSES],
+            links: Links::NONE,
         }
     }
 }
@@ -93,16 +92,18 @@ pub(super) struct Blocks {
     origin: u64,
     /// Logarithm of the granule.
     shift: u32,
-    /// Positions of the region.
+    /// Position of the region.
     start: u32,
-    end: u32,
+    /// Length of the region.
+    granules: u32,
     /// First spare record.
     spare: u32,
     live: u32,
     max_live: u32,
     /// Granules that are not live.
     free: u32,
-    free_blocks: u32,
+    /// Number of blocks, free and live.
+    blocks: u32,
 }
 
 /// A free block, and where in it the range shall be.
@@ -143,22 +144,22 @@ impl Blocks {
             origin: geometry.base.wrapping_sub(before << shift),
             shift,
             start,
-            end,
-            spare: 0,
+            granules,
+            spare: 1,
             live: 0,
             max_live: u32::try_from(max_live).unwrap_or(u32::MAX),
             free: granules,
-            free_blocks: 0,
+            blocks: 1,
         };
-        let all = blocks.take_spare(records);
-        if let Some(record) = records.get_mut(all as usize) {
+        if let Some(record) = records.first_mut() {
             (record.start, record.end, record.after) = (start, end, NONE);
         }
-        blocks.insert(records, groups, all, start, end);
+        blocks.index.insert(records, groups, 0, start, end);
         Ok(blocks)
     }
 
     /// Allocates the best fitting range.
+    #[inline(always)]
     pub(super) fn alloc(
         &mut self,
         records: &mut [Record],
@@ -170,22 +171,20 @@ impl Blocks {
             align,
             placement,
         } = request;
-        if size == 0 {
-            return Err(AllocError::ZeroSize);
-        }
-        if !align.is_power_of_two() || align > MAX_ALIGN {
-            return Err(AllocError::Alignment);
-        }
-        if size > self.size() {
-            return Err(AllocError::OutOfBounds);
+        let slot = size.wrapping_sub(1) >> (self.shift & 63);
+        let within = align.wrapping_sub(1);
+        if slot >= u64::from(self.granules) || within >= MAX_ALIGN || align & within != 0 {
+            return Err(self.refusal(request));
         }
         if self.live >= self.max_live {
             return Err(AllocError::NoRecord);
         }
-        let length = (size.wrapping_sub(1) >> (self.shift & 63)).wrapping_add(1) as u32;
-        let mask = (align.wrapping_sub(1) >> (self.shift & 63)) as u32;
-        let block = self.find(records, groups, length, mask);
-        let block = block.ok_or(AllocError::NoSpace)?;
+        let length = (slot as u32).wrapping_add(1);
+        let mask = (within >> (self.shift & 63)) as u32;
+        let mut block = self.index.find(groups, slot as u32, mask);
+        if records.get(block as usize).is_none() {
+            block = self.find_otherwise(records, groups, length, mask);
+        }
         let record = records.get(block as usize).ok_or(AllocError::NoSpace)?;
         let start = match placement {
             Placement::Bottom => record.start.wrapping_add(mask) & !mask,
@@ -194,6 +193,18 @@ impl Blocks {
         let end = start.wrapping_add(length);
         self.carve(records, groups, Place { block, start, end })
             .ok_or(AllocError::NoSpace)
+    }
+
+    /// Returns what is wrong with a request.
+    #[cold]
+    fn refusal(&self, request: Request) -> AllocError {
+        if request.size == 0 {
+            AllocError::ZeroSize
+        } else if !request.align.is_power_of_two() || request.align > MAX_ALIGN {
+            AllocError::Alignment
+        } else {
+            AllocError::OutOfBounds
+        }
     }
 
     /// Allocates the range that the caller names, in as many steps as there are blocks.
@@ -235,6 +246,7 @@ impl Blocks {
     }
 
     /// Frees a live range.
+    #[inline(always)]
     pub(super) fn free(
         &mut self,
         records: &mut [Record],
@@ -274,7 +286,7 @@ impl Blocks {
         if let Some(next) = records.get_mut(after as usize) {
             next.before = block;
         }
-        self.insert(records, groups, block, start, end);
+        self.index.insert(records, groups, block, start, end);
         Ok(self.extent(handle.start, length))
     }
 
@@ -289,7 +301,7 @@ impl Blocks {
         needless: u32,
     ) {
         self.index.remove(records, groups, free_block);
-        self.free_blocks = self.free_blocks.wrapping_sub(1);
+        self.blocks = self.blocks.wrapping_sub(1);
         if let Some(record) = records.get_mut(needless as usize) {
             record.after = self.spare;
         }
@@ -309,29 +321,31 @@ impl Blocks {
         let record = records.get(block as usize)?;
         let (left, right, mut after) = (record.start, record.end, record.after);
         self.index.remove(records, groups, block);
-        self.free_blocks = self.free_blocks.wrapping_sub(1);
 
-        if end < right {
-            let rest = self.take_spare(records);
-            if let Some(record) = records.get_mut(rest as usize) {
-                (record.start, record.end, record.after) = (end, right, after);
+        // INVARIANT: While fewer than `max_live` ranges are live, there are spare records.
+        let mut live = block;
+        if left < start {
+            live = self.spare;
+            let record = records.get_mut(live as usize)?;
+            self.spare = record.after;
+            self.blocks = self.blocks.wrapping_add(1);
+            record.before = block;
+            if let Some(record) = records.get_mut(block as usize) {
+                (record.end, record.after) = (start, live);
             }
+            self.index.insert(records, groups, block, left, start);
+        }
+        if end < right {
+            let rest = self.spare;
+            let record = records.get_mut(rest as usize)?;
+            self.spare = record.after;
+            self.blocks = self.blocks.wrapping_add(1);
+            (record.start, record.end, record.after) = (end, right, after);
             if let Some(next) = records.get_mut(after as usize) {
                 next.before = rest;
             }
             after = rest;
-            self.insert(records, groups, rest, end, right);
-        }
-        let mut live = block;
-        if left < start {
-            live = self.take_spare(records);
-            if let Some(record) = records.get_mut(block as usize) {
-                (record.end, record.after) = (start, live);
-            }
-            if let Some(record) = records.get_mut(live as usize) {
-                record.before = block;
-            }
-            self.insert(records, groups, block, left, start);
+            self.index.insert(records, groups, rest, end, right);
         }
         if let Some(next) = records.get_mut(after as usize) {
             next.before = live;
@@ -354,89 +368,43 @@ impl Blocks {
         })
     }
 
-    /// Adds a free block to the index.
-    #[inline(always)]
-    fn insert(
-        &mut self,
-        records: &mut [Record],
-        groups: &mut [Group],
-        block: u32,
-        start: u32,
-        end: u32,
-    ) {
-        self.free_blocks = self.free_blocks.wrapping_add(1);
-        self.index.insert(records, groups, block, start, end);
-    }
-
-    /// Takes a record from the list of spare ones.
-    #[inline(always)]
-    fn take_spare(&mut self, records: &[Record]) -> u32 {
-        let spare = self.spare;
-        if let Some(record) = records.get(spare as usize) {
-            self.spare = record.after;
-        }
-        spare
-    }
-
-    /// Finds a free block with room for `length` granules aligned to `mask` + 1.
+    /// Finds a free block for a request that no index is made for; returns [`NONE`] without.
     ///
-    /// Exact when the alignment is a class's. Another one is searched for in the class below, with
-    /// as much more length as always makes room for it, and then in the class above.
-    #[inline(always)]
-    fn find(&self, records: &[Record], groups: &[Group], length: u32, mask: u32) -> Option<u32> {
-        let class = self.index.class_for(mask);
-        match class {
-            Some(class) if self.index.mask(class) == mask => {
-                self.find_in(records, groups, class, length, length, mask)
-            }
-            _ => self.find_padded(records, groups, class, length, mask),
-        }
-    }
-
-    /// Finds a free block for an alignment that no class has; `above` is the next larger class.
-    ///
-    /// The last resort is the longest block, which is worth a look when a region is empty.
+    /// Beyond the largest key the blocks of the last slot are tried one by one. An alignment that
+    /// no class has is searched for in the class below, with as much more length as always makes
+    /// room for it; then in the class above; and the last resort is a block of the largest size,
+    /// which is worth a look while a region is empty.
+    #[cold]
     #[inline(never)]
-    fn find_padded(
-        &self,
-        records: &[Record],
-        groups: &[Group],
-        above: Option<usize>,
-        length: u32,
-        mask: u32,
-    ) -> Option<u32> {
-        let below = above.unwrap_or(CLASSES).saturating_sub(1);
-        let padding = mask.wrapping_sub(self.index.mask(below));
-        let padded = length.wrapping_add(padding);
-        self.find_in(records, groups, below, padded, length, mask)
-            .or_else(|| self.find_in(records, groups, above?, length, length, mask))
-            .or_else(|| {
-                let longest = self.index.find_longest(groups, below)?;
-                fits(records, longest, length, mask).then_some(longest)
-            })
-    }
-
-    /// Finds a free block with a key of at least `key` in a class.
-    ///
-    /// Above the largest key the blocks of the last slot are tried one by one: there are at most
-    /// 64, for each has 2^18 granules of the region's 2^24.
-    #[inline(always)]
-    fn find_in(
-        &self,
-        records: &[Record],
-        groups: &[Group],
-        class: usize,
-        key: u32,
-        length: u32,
-        mask: u32,
-    ) -> Option<u32> {
-        let slot = key.wrapping_sub(1);
-        if slot <= LAST_SLOT {
-            return self.index.find(groups, class, slot);
+    fn find_otherwise(&self, records: &[Record], groups: &[Group], length: u32, mask: u32) -> u32 {
+        let fits = |block: &u32| fits(records, *block, length, mask);
+        let masks = self.index.masks();
+        let slot = length.wrapping_sub(1);
+        if slot > LAST_SLOT {
+            return self
+                .index
+                .largest(records, groups)
+                .find(fits)
+                .unwrap_or(NONE);
+        }
+        if masks.contains(&mask) {
+            return NONE;
+        }
+        let below = masks.into_iter().filter(|&class| class < mask).max();
+        let below = below.unwrap_or(0);
+        let padded = slot.wrapping_add(mask.wrapping_sub(below));
+        let above = masks.into_iter().find(|&class| class > mask);
+        for (slot, class) in [(padded, below), (slot, above.unwrap_or(NONE))] {
+            let found = self.index.find(groups, slot, class);
+            if found != NONE {
+                return found;
+            }
         }
         self.index
-            .last(records, groups, class)
-            .find(|&block| fits(records, block, length, mask))
+            .largest(records, groups)
+            .chain(self.index.large(groups))
+            .find(fits)
+            .unwrap_or(NONE)
     }
 
     /// Returns the figures of the whole region.
@@ -444,10 +412,25 @@ impl Blocks {
         Stats {
             size: self.size(),
             free: self.bytes(self.free),
-            largest_free: self.bytes(self.index.longest(records, groups)),
+            largest_free: self.bytes(self.longest(records, groups)),
             live: self.live as usize,
-            free_blocks: self.free_blocks as usize,
+            free_blocks: self.blocks.wrapping_sub(self.live) as usize,
         }
+    }
+
+    /// Returns the length of the longest free block, in granules.
+    fn longest(&self, records: &[Record], groups: &[Group]) -> u32 {
+        let length = |block: u32| records.get(block as usize).map_or(0, Record::len);
+        self.index
+            .largest(records, groups)
+            .chain(self.index.large(groups))
+            .map(length)
+            .fold(0, u32::max)
+    }
+
+    #[cfg(test)]
+    pub(super) fn index(&self) -> &Index {
+        &self.index
     }
 
     /// Returns what a block is, for those who look.
@@ -481,7 +464,7 @@ impl Blocks {
     }
 
     fn size(&self) -> u64 {
-        self.bytes(self.end.wrapping_sub(self.start))
+        self.bytes(self.granules)
     }
 }
 
