@@ -16,7 +16,7 @@ use crate::versions::{numbers, Versions};
 pub const QEMU: &str = "qemu-system-aarch64";
 
 /// Packages besides LLVM and QEMU, in Debian's names.
-const PACKAGES: [&str; 22] = [
+const PACKAGES: [&str; 23] = [
     "bc",
     "bison",
     "ca-certificates",
@@ -38,6 +38,7 @@ const PACKAGES: [&str; 22] = [
     "python3-pip",
     "python3-pyelftools",
     "rsync",
+    "valgrind",
     "xz-utils",
 ];
 
