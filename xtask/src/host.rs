@@ -16,7 +16,7 @@ use crate::versions::{numbers, Versions};
 pub const QEMU: &str = "qemu-system-aarch64";
 
 /// Packages besides LLVM and QEMU, in Debian's names.
-const PACKAGES: [&str; 22] = [
+const PACKAGES: [&str; 23] = [
     "bc",
     "bison",
     "ca-certificates",
@@ -35,6 +35,7 @@ const PACKAGES: [&str; 22] = [
     "patch",
     "python3",
     "python3-cryptography",
+    "python3-libfdt",
     "python3-pip",
     "python3-pyelftools",
     "rsync",
