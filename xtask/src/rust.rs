@@ -15,7 +15,7 @@ use std::sync::Arc;
 use anyhow::{anyhow, bail, Context, Result};
 
 use crate::apt::{only_file, Apt, Item};
-use crate::engine::{Job, Plan, Step};
+use crate::engine::{Declaration, Job, Plan, Step};
 use crate::versions::numbers;
 
 /// Variables of the calling Cargo that must not reach a build for another target.
@@ -225,6 +225,19 @@ impl Library {
     /// The step to wait for, when the source has to be fetched.
     pub fn step(&self) -> Option<&Step> {
         self.step.as_ref()
+    }
+
+    /// Adds to a step's declaration what every cross build depends on, besides its own sources.
+    pub fn inputs<'p>(&self, declaration: Declaration<'p>, workspace: &Path) -> Declaration<'p> {
+        let declaration = declaration
+            .param("rustc", self.toolchain.identity())
+            .input(&workspace.join("ta/proto"))
+            .input(&workspace.join("Cargo.toml"))
+            .input(&workspace.join("Cargo.lock"));
+        match &self.step {
+            Some(step) => declaration.needs(step),
+            None => declaration,
+        }
     }
 
     /// Runs a cross build; returns the directory that has `<profile>/<artefact>`.

@@ -40,18 +40,12 @@ pub fn declare(
         Build::Test => "test-injection",
         Build::Product => "optee",
     };
-    let mut step = plan
+    let step = plan
         .step(&build.name("firewall"))
         .input(&workspace.join("ta/firewall/src"))
         .input(&workspace.join("ta/firewall/Cargo.toml"))
-        .input(&workspace.join("ta/proto"))
-        .input(&workspace.join("Cargo.toml"))
-        .input(&workspace.join("Cargo.lock"))
-        .param("features", features)
-        .param("rustc", library.toolchain().identity());
-    if let Some(source) = library.step() {
-        step = step.needs(source);
-    }
+        .param("features", features);
+    let step = library.inputs(step, workspace);
     let (root, library) = (workspace.to_owned(), library.clone());
     let step = step.runs(move |job| {
         let arguments = [

@@ -36,19 +36,13 @@ pub fn declare(
     library: &Library,
     userland: &Userland,
 ) -> Result<Programs> {
-    let mut step = plan
+    let step = plan
         .step("guest-programs")
         .needs(&userland.step)
         .input(&workspace.join("host"))
         .input(&workspace.join("tests"))
-        .input(&workspace.join("ta/proto"))
-        .input(&workspace.join("Cargo.toml"))
-        .input(&workspace.join("Cargo.lock"))
-        .param("programs", PROGRAMS.join(" "))
-        .param("rustc", library.toolchain().identity());
-    if let Some(source) = library.step() {
-        step = step.needs(source);
-    }
+        .param("programs", PROGRAMS.join(" "));
+    let step = library.inputs(step, workspace);
     let (root, library, export) = (
         workspace.to_owned(),
         library.clone(),

@@ -45,24 +45,15 @@ pub fn declare(
         Build::Product => "optee",
     };
     let key = provisioning_key(plan.cache())?;
-    let mut step = plan
+    let step = plan
         .step(&build.name("ta"))
         .needs(&kit.step)
         .input(&workspace.join("ta/src"))
+        .input(&workspace.join("ta/build.rs"))
         .input(&workspace.join("ta/Cargo.toml"))
-        .input(&workspace.join("ta/proto"))
-        .input(&workspace.join("Cargo.toml"))
-        .input(&workspace.join("Cargo.lock"))
         .input(&key)
-        .param("features", features)
-        .param("rustc", library.toolchain().identity());
-    let script = workspace.join("ta/build.rs");
-    if script.exists() {
-        step = step.input(&script);
-    }
-    if let Some(source) = library.step() {
-        step = step.needs(source);
-    }
+        .param("features", features);
+    let step = library.inputs(step, workspace);
     let (root, library, kit) = (workspace.to_owned(), library.clone(), kit.dir());
     let step = step.runs(move |job| {
         let arguments = [

@@ -8,42 +8,36 @@
 pub mod console;
 pub mod machine;
 mod ports;
+mod qemu;
 pub mod search;
 mod terminal;
+mod wires;
 
 use std::fs;
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
+use std::io::{self, Write};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::mpsc::{channel, Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex};
-use std::thread::{self, JoinHandle};
+use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, Context, Result};
 use rustix::fs::{ftruncate, memfd_create, MemfdFlags};
-use rustix::process::{kill_process, set_parent_process_death_signal, Pid, Signal};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGWINCH};
 use signal_hook::iterator::Signals;
 
 use crate::artefact::kernel::Flavour;
 use crate::cache::Cache;
-use crate::host;
 use crate::stack::Stack;
-use console::Console;
 use machine::{Arguments, INITRAMFS_ADDRESS, KERNEL_ADDRESS, MEMORY_SIZE};
-use ports::Port;
+use qemu::Qemu;
 use search::Needles;
-use terminal::RawTerminal;
+use wires::{Screen, Wires};
 
 /// How long the consoles are still listened to after a crash, for its backtrace.
 const AFTERMATH: Duration = Duration::from_secs(2);
-
-/// How long QEMU has to end when it is asked to.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Directories of earlier runs that are kept.
 const KEPT_RUNS: usize = 8;
@@ -212,14 +206,14 @@ pub fn boot(stack: &Stack, boot: &Boot<'_>) -> Result<Outcome> {
     let consoles = wires.consoles(&mut arguments, directory, &events)?;
     arguments.option("-device", "virtio-serial-pci");
     wires.status(&mut arguments, &events)?;
-    wires.host(&mut arguments, &memory, boot)?;
+    wires.host(&mut arguments, &memory, &boot.needles)?;
     let mut screen = Screen::None;
     match boot.task {
         Task::Command(_) => wires.output(&mut arguments, &boot.sink)?,
         Task::Shell => screen = wires.screen(&mut arguments)?,
     }
 
-    let qemu = Qemu::start(arguments, &memory, &wires.inherited, directory)?;
+    let qemu = Qemu::start(arguments, &memory, wires.inherited(), directory)?;
     let signals = watch_signals(&events)?;
     let pid = qemu.pid();
     wires.close_inherited();
@@ -413,255 +407,4 @@ fn configuration(
         files.push(("command", script));
     }
     Ok(files)
-}
-
-/// The running emulator.
-struct Qemu {
-    child: Child,
-    log: PathBuf,
-}
-
-impl Qemu {
-    fn start(
-        arguments: Arguments,
-        memory: &OwnedFd,
-        inherited: &[OwnedFd],
-        directory: &Path,
-    ) -> Result<Self> {
-        let log = directory.join("qemu.log");
-        let mut command = Command::new(host::QEMU);
-        command.args(arguments.into_inner()).stdin(Stdio::null());
-        command
-            .stdout(fs::File::create(&log)?)
-            .stderr(fs::File::options().append(true).open(&log)?);
-        // Signals of the terminal are for this process, which ends QEMU in order.
-        command.process_group(0);
-        let mut fds: Vec<i32> = inherited.iter().map(AsRawFd::as_raw_fd).collect();
-        fds.push(memory.as_raw_fd());
-        // SAFETY: the closure runs between fork and exec, allocates nothing and makes only
-        // async-signal-safe system calls; the descriptors are open, for `inherited` and `memory`
-        // outlive the call of `spawn`.
-        unsafe {
-            command.pre_exec(move || {
-                for &fd in &fds {
-                    let fd = rustix::fd::BorrowedFd::borrow_raw(fd);
-                    rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty())?;
-                }
-                Ok(set_parent_process_death_signal(Some(Signal::KILL))?)
-            });
-        }
-        let child = command
-            .spawn()
-            .with_context(|| format!("start {}", host::QEMU))?;
-        Ok(Self { child, log })
-    }
-
-    fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// Ends the emulator, with what it said when it ended by itself as an error.
-    fn stop(mut self) -> Result<()> {
-        let pid =
-            Pid::from_raw(i32::try_from(self.child.id())?).context("a process id is positive")?;
-        if let Some(status) = self.child.try_wait()? {
-            if !status.success() {
-                bail!(
-                    "QEMU ended with {status}: {}",
-                    fs::read_to_string(&self.log)?.trim()
-                );
-            }
-            return Ok(());
-        }
-        kill_process(pid, Signal::TERM)?;
-        let deadline = Instant::now() + PATIENCE;
-        while self.child.try_wait()?.is_none() {
-            if Instant::now() > deadline {
-                self.child.kill()?;
-                self.child.wait()?;
-                break;
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Qemu {
-    fn drop(&mut self) {
-        // Already gone in the ordinary case; an error elsewhere must not leave it running.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// The terminal of an interactive guest.
-enum Screen {
-    None,
-    Open {
-        resize: UnixStream,
-        _raw: Option<RawTerminal>,
-    },
-}
-
-impl Screen {
-    /// Tells the guest the terminal's new size.
-    fn resize(&self) {
-        if let Self::Open { resize, .. } = self {
-            let (rows, columns) = terminal::size();
-            // The guest may not have opened the port yet, and takes the size at its start.
-            let _ = (&mut &*resize).write_all(format!("{rows} {columns}\n").as_bytes());
-        }
-    }
-}
-
-/// What both worlds print.
-struct Consoles {
-    normal: Arc<Mutex<Console>>,
-    secure: Arc<Mutex<Console>>,
-}
-
-/// The connections to QEMU: our ends are read by threads, the others are inherited by QEMU.
-#[derive(Default)]
-struct Wires {
-    inherited: Vec<OwnedFd>,
-    readers: Vec<JoinHandle<()>>,
-}
-
-impl Wires {
-    fn socket(&mut self, arguments: &mut Arguments, id: &str) -> Result<UnixStream> {
-        let (ours, theirs) = UnixStream::pair()?;
-        arguments.socket(id, theirs.as_raw_fd());
-        self.inherited.push(theirs.into());
-        Ok(ours)
-    }
-
-    fn port(&mut self, arguments: &mut Arguments, port: Port) -> Result<UnixStream> {
-        let ours = self.socket(arguments, port.id())?;
-        arguments.option(
-            "-device",
-            format!("virtserialport,chardev={},name={}", port.id(), port.name()),
-        );
-        Ok(ours)
-    }
-
-    fn read(&mut self, mut socket: UnixStream, mut take: impl FnMut(&[u8]) + Send + 'static) {
-        self.readers.push(thread::spawn(move || {
-            let mut buffer = vec![0; 64 * 1024];
-            while let Ok(length @ 1..) = socket.read(&mut buffer) {
-                take(&buffer[..length]);
-            }
-        }));
-    }
-
-    /// The normal and the secure world's serial ports.
-    fn consoles(
-        &mut self,
-        arguments: &mut Arguments,
-        directory: &Path,
-        events: &Sender<Event>,
-    ) -> Result<Consoles> {
-        Ok(Consoles {
-            normal: self.console(arguments, "console", directory, events)?,
-            secure: self.console(arguments, "secure", directory, events)?,
-        })
-    }
-
-    fn console(
-        &mut self,
-        arguments: &mut Arguments,
-        id: &str,
-        directory: &Path,
-        events: &Sender<Event>,
-    ) -> Result<Arc<Mutex<Console>>> {
-        let console = Arc::new(Mutex::new(Console::new(
-            &directory.join(format!("{id}.log")),
-        )?));
-        let socket = self.socket(arguments, id)?;
-        arguments.option("-serial", format!("chardev:{id}"));
-        let (watched, events) = (Arc::clone(&console), events.clone());
-        self.read(socket, move |bytes| {
-            match watched.lock().expect("no holder panics").take(bytes) {
-                Ok(false) => {}
-                Ok(true) => {
-                    // Nobody listens any more when the boot has just ended.
-                    let _ = events.send(Event::Crash);
-                }
-                Err(error) => eprintln!("a console's log can't be written: {error}"),
-            }
-        });
-        Ok(console)
-    }
-
-    fn status(&mut self, arguments: &mut Arguments, events: &Sender<Event>) -> Result<()> {
-        let mut port = self.port(arguments, Port::Status)?;
-        let events = events.clone();
-        let mut partial = Vec::new();
-        self.readers.push(thread::spawn(move || {
-            let mut buffer = [0; 256];
-            while let Ok(length @ 1..) = port.read(&mut buffer) {
-                partial.extend_from_slice(&buffer[..length]);
-                while let Some(end) = partial.iter().position(|&byte| byte == b'\n') {
-                    let line: Vec<u8> = partial.drain(..=end).collect();
-                    // Nobody listens any more when the boot has just ended.
-                    let _ = events.send(Event::Status(String::from_utf8_lossy(&line).into_owned()));
-                }
-            }
-            let _ = events.send(Event::Gone);
-        }));
-        Ok(())
-    }
-
-    /// The port over which the guest asks the host to search its memory.
-    fn host(&mut self, arguments: &mut Arguments, memory: &OwnedFd, boot: &Boot<'_>) -> Result<()> {
-        let port = self.port(arguments, Port::Host)?;
-        let memory = memory.as_fd().try_clone_to_owned()?;
-        let needles = boot.needles.clone();
-        self.readers.push(thread::spawn(move || {
-            search::serve(port, &memory, &needles)
-        }));
-        Ok(())
-    }
-
-    fn output(&mut self, arguments: &mut Arguments, sink: &Sink) -> Result<()> {
-        for (port, stream) in [(Port::Output, Stream::Output), (Port::Error, Stream::Error)] {
-            let socket = self.port(arguments, port)?;
-            let sink = Arc::clone(sink);
-            self.read(socket, move |bytes| sink(stream, bytes));
-        }
-        Ok(())
-    }
-
-    /// The terminal: keys go to the guest, its output comes here.
-    fn screen(&mut self, arguments: &mut Arguments) -> Result<Screen> {
-        let screen = self.socket(arguments, "screen")?;
-        arguments.option("-device", "virtconsole,chardev=screen");
-        let mut keys = screen.try_clone()?;
-        self.read(screen, |bytes| pass_on(Stream::Output, bytes));
-        let resize = self.port(arguments, Port::Resize)?;
-        let raw = RawTerminal::enter()?;
-        // Not joined: it waits for a key when everything else has ended.
-        thread::spawn(move || {
-            let mut buffer = [0; 4096];
-            while let Ok(length @ 1..) = io::stdin().read(&mut buffer) {
-                if keys.write_all(&buffer[..length]).is_err() {
-                    return;
-                }
-            }
-        });
-        Ok(Screen::Open { resize, _raw: raw })
-    }
-
-    /// Closes the ends that QEMU has inherited, so that its end is seen.
-    fn close_inherited(&mut self) {
-        self.inherited.clear();
-    }
-
-    /// Waits until everything that QEMU wrote has been read.
-    fn join(self) {
-        for reader in self.readers {
-            // A reader that panicked has said so on standard error.
-            let _ = reader.join();
-        }
-    }
 }
