@@ -31,12 +31,12 @@ const MISTAKES: [(&str, &str, &str); 6] = [
     (
         "compatible = \"ringfence,carveout-heap\";",
         "compatible = \"ringfence,carveout-heap\"; ringfence,use-case = \"trusted-ui\";",
-        "do not match any of the regexes",
+        "does not match any of the regexes",
     ),
     (
         "compatible = \"ringfence,carveout-heap\";",
         "compatible = \"ringfence,carveout-heap\"; ringfence,cpu-acess;",
-        "do not match any of the regexes",
+        "does not match any of the regexes",
     ),
 ];
 
@@ -99,7 +99,8 @@ fn mistake(
     wrong: &str,
 ) -> Result<String> {
     ensure!(source.contains(right), "the tree has no {right:?}");
-    let blob = dtschema::compile(source.replace(right, wrong).as_bytes(), scratch)?;
+    // What dtc has to say of QEMU's own nodes is not asked.
+    let blob = dtschema::compile(source.replace(right, wrong).as_bytes(), scratch, &["-q"])?;
     dtschema.check_blob(bindings, &blob, scratch)
 }
 

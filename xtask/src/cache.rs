@@ -21,7 +21,7 @@ use anyhow::{anyhow, Context, Result};
 use rustix::fs::{flock, FlockOperation};
 
 /// Name of the file that marks a step's output as complete.
-const STAMP: &str = ".complete";
+pub const STAMP: &str = ".complete";
 
 /// Outputs of a step that are kept, latest used first, when a new one has been made.
 const KEPT_OUTPUTS: usize = 4;
@@ -44,8 +44,12 @@ impl Cache {
             .or_else(|| env("XDG_CACHE_HOME").map(|dir| dir.join("ringfence")))
             .or_else(|| env("HOME").map(|dir| dir.join(".cache/ringfence")))
             .ok_or_else(|| anyhow!("no cache directory: set RINGFENCE_CACHE or HOME"))?;
-        fs::create_dir_all(&root)
-            .with_context(|| format!("create the cache {}", root.display()))?;
+        Self::at(&root)
+    }
+
+    /// Opens (and creates) the cache in the directory `root`.
+    pub fn at(root: &Path) -> Result<Self> {
+        fs::create_dir_all(root).with_context(|| format!("create the cache {}", root.display()))?;
         Ok(Self {
             root: root.canonicalize()?,
         })

@@ -35,6 +35,7 @@ const PACKAGES: [&str; 23] = [
     "patch",
     "python3",
     "python3-cryptography",
+    "python3-libfdt",
     "python3-pip",
     "python3-pyelftools",
     "rsync",

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{ensure, Context, Result};
 
-use crate::engine::{Plan, Step};
+use crate::engine::{Job, Plan, Step};
 
 /// Prefix of the compatible strings whose nodes are judged: QEMU's own nodes are not ours to mend.
 const OURS: &str = "ringfence";
@@ -19,19 +19,31 @@ pub struct Dtschema {
     pub step: Step,
 }
 
+/// What the validator needs besides Debian's python3-libfdt, for which the index has no binary.
+const DEPENDENCIES: [&str; 3] = ["jsonschema", "rfc3987", "ruamel.yaml"];
+
 /// Declares the validator.
 pub fn declare(plan: &mut Plan, requirement: &str) -> Result<Dtschema> {
     let wanted = requirement.to_owned();
     let step = plan
         .step("dtschema")
         .param("requirement", requirement)
+        .param("dependencies", DEPENDENCIES.join(" "))
         .runs(move |job| {
-            let mut pip = Command::new("/usr/bin/python3");
-            pip.args(["-m", "pip", "install", "--disable-pip-version-check"]);
-            pip.args(["--no-input", "--only-binary", ":all:", "--target"]);
-            job.run(pip.arg(job.file("packages")).arg(&wanted))
+            job.run(install(job).arg("--no-deps").arg(&wanted))?;
+            job.run(install(job).args(DEPENDENCIES))
         })?;
     Ok(Dtschema { step })
+}
+
+/// `pip install` into the job's directory, of what need not be compiled.
+fn install(job: &Job) -> Command {
+    // Debian's own Python: another one on PATH may lack pip.
+    let mut pip = Command::new("/usr/bin/python3");
+    pip.args(["-m", "pip", "install", "--disable-pip-version-check"]);
+    pip.args(["--no-input", "--only-binary", ":all:", "--target"]);
+    pip.arg(job.file("packages"));
+    pip
 }
 
 impl Dtschema {
@@ -71,7 +83,11 @@ impl Dtschema {
             schema.display(),
             String::from_utf8_lossy(&examples.stderr)
         );
-        compile(&examples.stdout, scratch)
+        compile(
+            &examples.stdout,
+            scratch,
+            &["-Wno-avoid_unnecessary_addr_size"],
+        )
     }
 
     fn tool(&self, name: &str) -> Command {
@@ -104,13 +120,15 @@ pub fn schemas(bindings: &Path) -> Result<Vec<PathBuf>> {
     Ok(schemas)
 }
 
-/// Compiles a devicetree's source into `scratch`, and returns the blob.
-pub fn compile(source: &[u8], scratch: &Path) -> Result<PathBuf> {
+/// Compiles a devicetree's source into `scratch`, and returns the blob. A warning is an error, unless
+/// `flags` silence it.
+pub fn compile(source: &[u8], scratch: &Path, flags: &[&str]) -> Result<PathBuf> {
     let (from, to) = (scratch.join("tree.dts"), scratch.join("tree.dtb"));
     fs::write(&from, source)?;
     let complaints = said(
         Command::new("dtc")
-            .args(["-Wno-avoid_unnecessary_addr_size", "-O", "dtb", "-o"])
+            .args(flags)
+            .args(["-O", "dtb", "-o"])
             .arg(&to)
             .arg(&from),
     )?;

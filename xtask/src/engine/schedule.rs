@@ -96,11 +96,12 @@ impl Plan {
                     .all(|&need| self.is_made(need, &guard))
             });
             let Some(index) = ready else {
-                assert!(
-                    guard.running > 0,
-                    "a step only needs steps that were declared before it"
-                );
-                guard = changed.wait(guard).expect("workers do not panic");
+                if guard.running == 0 {
+                    let gone = self.gone(&guard);
+                    guard.waiting.extend(gone);
+                } else {
+                    guard = changed.wait(guard).expect("workers do not panic");
+                }
                 continue;
             };
             guard.waiting.remove(&index);
@@ -124,6 +125,23 @@ impl Plan {
             }
             changed.notify_all();
         }
+    }
+
+    /// What waiting steps need that was complete when the work began and is not any more: another
+    /// xtask, of another checkout, has pruned it from the cache that both use.
+    fn gone(&self, state: &State) -> Vec<usize> {
+        let needs = |&index: &usize| self.steps[index].needs.iter().copied();
+        let gone: Vec<usize> = state
+            .waiting
+            .iter()
+            .flat_map(needs)
+            .filter(|need| !state.waiting.contains(need) && !self.is_made(*need, state))
+            .collect();
+        assert!(
+            !gone.is_empty(),
+            "a step only needs steps that were declared before it"
+        );
+        gone
     }
 
     fn is_made(&self, index: usize, state: &State) -> bool {
@@ -159,5 +177,99 @@ impl Plan {
         }
         fs::create_dir_all(&step.dir).with_context(|| format!("create {}", step.dir.display()))?;
         Job::start(&step.name, &step.dir, &self.cache, children)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::Cache;
+    use std::path::Path;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::Arc;
+
+    fn plan(root: &Path) -> Plan {
+        Plan::new(Cache::at(root).expect("a temporary cache"))
+    }
+
+    /// A step that counts its runs.
+    fn counted(plan: &mut Plan, name: &str, runs: &Arc<AtomicUsize>) -> Step {
+        let runs = Arc::clone(runs);
+        plan.step(name)
+            .runs(move |job| {
+                runs.fetch_add(1, Ordering::Relaxed);
+                Ok(fs::write(job.file("output"), "made")?)
+            })
+            .expect("no inputs to read")
+    }
+
+    #[test]
+    fn what_is_complete_is_not_made_again_and_what_is_not_is() {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        let runs = Arc::new(AtomicUsize::new(0));
+        for expected in [1, 1] {
+            let mut plan = plan(root.path());
+            let step = counted(&mut plan, "step", &runs);
+            plan.execute(&[&step]).expect("it can be made");
+            assert_eq!(runs.load(Ordering::Relaxed), expected);
+        }
+        let mut plan = plan(root.path());
+        let step = counted(&mut plan, "step", &runs);
+        // As a run that was killed half-way leaves it.
+        fs::remove_file(step.file(cache::STAMP)).expect("it was complete");
+        fs::write(step.file("half"), "").expect("a writable output");
+        plan.execute(&[&step]).expect("it can be made");
+        assert_eq!(runs.load(Ordering::Relaxed), 2);
+        assert!(!step.file("half").exists());
+    }
+
+    #[test]
+    fn a_failure_shows_the_end_of_its_log_and_stops_what_needs_it() {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        let mut plan = plan(root.path());
+        let runs = Arc::new(AtomicUsize::new(0));
+        let broken = plan
+            .step("broken")
+            .runs(|job| {
+                job.run(std::process::Command::new("sh").args(["-c", "echo why not; exit 3"]))
+            })
+            .expect("no inputs to read");
+        let counter = Arc::clone(&runs);
+        let dependent = plan
+            .step("dependent")
+            .needs(&broken)
+            .runs(move |_| {
+                counter.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            })
+            .expect("no inputs to read");
+        let error = plan.execute(&[&dependent]).expect_err("a step fails");
+        let error = error.to_string();
+        assert!(error.contains("why not"), "{error}");
+        assert!(error.contains("broken.log"), "{error}");
+        assert_eq!(runs.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_need_that_another_checkout_prunes_meanwhile_is_made_again() {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        let runs = Arc::new(AtomicUsize::new(0));
+        let mut plan = plan(root.path());
+        let need = counted(&mut plan, "need", &runs);
+        plan.execute(&[&need]).expect("it can be made");
+        let pruned = need.dir().to_owned();
+        let other = plan
+            .step("other")
+            .runs(move |_| Ok(fs::remove_dir_all(&pruned)?))
+            .expect("no inputs to read");
+        let last = plan
+            .step("last")
+            .needs(&need)
+            .needs(&other)
+            .runs(|_| Ok(()))
+            .expect("no inputs to read");
+        plan.execute(&[&last]).expect("it can be made");
+        assert_eq!(runs.load(Ordering::Relaxed), 2);
+        assert!(need.file("output").exists());
     }
 }
