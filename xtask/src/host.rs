@@ -16,7 +16,7 @@ use crate::versions::{numbers, Versions};
 pub const QEMU: &str = "qemu-system-aarch64";
 
 /// Packages besides LLVM and QEMU, in Debian's names.
-const PACKAGES: [&str; 23] = [
+const PACKAGES: [&str; 24] = [
     "bc",
     "bison",
     "ca-certificates",
