@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `cargo xtask bench`: figures of one boot in which the guest's time counts instructions, so that
-//! they do not depend on how busy this machine is.
+//! `cargo xtask bench`: the allocator's instructions per call, then figures of one boot in which the
+//! guest's time counts instructions. Neither depends on how busy this machine is.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,7 +13,8 @@ use serde::Serialize;
 
 use crate::artefact::kernel::Flavour;
 use crate::cache::Cache;
-use crate::stack::{Build, Stack};
+use crate::rust::Toolchain;
+use crate::stack::{workspace, Build, Stack};
 use crate::vm::{self, Boot, Outcome, Sink, Stream, Task, Verdict};
 
 /// How long the boot may take.
@@ -30,6 +31,15 @@ const ALLOCATIONS: [(&str, &str); 4] = [
     ("protected-video", "16M"),
 ];
 
+/// All figures, as they are written.
+#[derive(Debug, Serialize)]
+struct Report {
+    /// Instructions per call of the range allocator and its peers.
+    allocator: serde_json::Value,
+    /// Guest time by name.
+    guest: BTreeMap<String, Figure>,
+}
+
 /// What a figure means.
 #[derive(Debug, Serialize)]
 struct Figure {
@@ -41,6 +51,8 @@ struct Figure {
 pub fn run(cache: &Cache, json: Option<&Path>) -> Result<Outcome> {
     let stack = Stack::declare(cache, Flavour::Plain, Build::Test)?;
     stack.build_for_boot()?;
+    let directory = vm::run_directory(cache)?;
+    let allocator = count_instructions(&directory.join("allocator.json"))?;
     let printed = Arc::new(Mutex::new(Vec::new()));
     let keep = Arc::clone(&printed);
     let sink: Sink = Arc::new(move |stream, bytes: &[u8]| match stream {
@@ -51,7 +63,7 @@ pub fn run(cache: &Cache, json: Option<&Path>) -> Result<Outcome> {
         Stream::Error => vm::pass_on(stream, bytes),
     });
     let command = ["sh".to_owned(), "-c".to_owned(), script()];
-    let mut boot = Boot::of(Task::Command(command.to_vec()), vm::run_directory(cache)?);
+    let mut boot = Boot::of(Task::Command(command.to_vec()), directory);
     boot.icount = true;
     boot.timeout = Some(TIMEOUT);
     boot.sink = sink;
@@ -64,11 +76,36 @@ pub fn run(cache: &Cache, json: Option<&Path>) -> Result<Outcome> {
     for (name, figure) in &figures {
         println!("{name:48} {:9.2} ms", figure.milliseconds);
     }
+    let report = Report {
+        allocator,
+        guest: figures,
+    };
     if let Some(path) = json {
-        fs::write(path, serde_json::to_vec_pretty(&figures)?)
+        fs::write(path, serde_json::to_vec_pretty(&report)?)
             .with_context(|| format!("write {}", path.display()))?;
     }
     Ok(outcome)
+}
+
+/// Runs the allocator's own bench, which prints its table, and reads the figures that it writes.
+fn count_instructions(figures: &Path) -> Result<serde_json::Value> {
+    let mut cargo = Toolchain::detect()?.cargo();
+    cargo
+        .current_dir(workspace())
+        .args(["bench", "--quiet", "--locked"]);
+    cargo
+        .args([
+            "--package",
+            "ringfence-range-alloc",
+            "--bench",
+            "counts",
+            "--",
+            "--json",
+        ])
+        .arg(figures);
+    let status = cargo.status().context("start the allocator's bench")?;
+    ensure!(status.success(), "the allocator's bench failed ({status})");
+    Ok(serde_json::from_slice(&fs::read(figures)?)?)
 }
 
 /// What the guest does: prints `name<TAB>repetitions<TAB>seconds before<TAB>seconds after`.
