@@ -16,18 +16,24 @@ pub enum HostSuite {
     ModulesFormat,
     /// The kernel modules built by Clippy.
     ModulesLint,
+    /// The allocator's tests under Miri, where a nightly toolchain has it.
+    Miri,
+    /// The allocator's harnesses under Kani, where it is installed.
+    Kani,
     /// dt-schema over the bindings and the guest's devicetree.
     Bindings,
 }
 
 /// Host suites by name, in the order in which they run.
-pub const HOST: [(&str, HostSuite); 6] = [
+pub const HOST: [(&str, HostSuite); 8] = [
     ("format", HostSuite::Format),
     ("lint", HostSuite::Lint),
     ("host", HostSuite::Tests),
     ("modules-format", HostSuite::ModulesFormat),
     ("modules-lint", HostSuite::ModulesLint),
     ("bindings", HostSuite::Bindings),
+    ("miri", HostSuite::Miri),
+    ("kani", HostSuite::Kani),
 ];
 
 /// Suites of the guest that share one boot.

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::io::Write;
 use std::ops::AddAssign;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -38,6 +38,12 @@ impl Counts {
         passed: 0,
         failed: 1,
         skipped: 0,
+    };
+
+    const SKIPPED: Self = Self {
+        passed: 0,
+        failed: 0,
+        skipped: 1,
     };
 
     /// Whether something ran and nothing failed.
@@ -177,6 +183,8 @@ fn run_on_host(stack: &Stack, suite: HostSuite) -> Result<Counts> {
                 .args(module_sources()?)
         }
         HostSuite::Bindings => return check_bindings(stack),
+        HostSuite::Miri => return run_under_miri(),
+        HostSuite::Kani => return run_under_kani(),
         HostSuite::ModulesLint => {
             return Ok(match stack.plan.execute(&[&stack.modules_clippy]) {
                 Ok(()) => Counts::PASSED,
@@ -193,6 +201,66 @@ fn run_on_host(stack: &Stack, suite: HostSuite) -> Result<Counts> {
     } else {
         Counts::FAILED
     })
+}
+
+/// Package of the allocator.
+const ALLOCATOR: [&str; 2] = ["--package", "ringfence-range-alloc"];
+
+/// The allocator's tests under Miri: a nightly toolchain must have it, and the library's source.
+fn run_under_miri() -> Result<Counts> {
+    let nightly = |arguments: &[&str]| {
+        let mut command = Command::new("rustup");
+        // It must not fetch what is missing.
+        command.env("RUSTUP_AUTO_INSTALL", "0");
+        command.args(["run", "nightly"]).args(arguments);
+        command
+    };
+    let has_miri = succeeds(&mut nightly(&["cargo", "miri", "--version"]));
+    let sysroot = nightly(&["rustc", "--print", "sysroot"]).output();
+    let has_source = sysroot.is_ok_and(|output| {
+        let sysroot = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        Path::new(&sysroot)
+            .join("lib/rustlib/src/rust/library/core")
+            .exists()
+    });
+    if !has_miri || !has_source {
+        println!(
+            "test miri ... SKIPPED: no nightly toolchain with the components miri and rust-src"
+        );
+        return Ok(Counts::SKIPPED);
+    }
+    run_cargo_tests(
+        nightly(&["cargo", "miri", "test", "--locked"])
+            .args(ALLOCATOR)
+            .current_dir(workspace()),
+    )
+}
+
+/// The allocator's harnesses under Kani.
+fn run_under_kani() -> Result<Counts> {
+    if !succeeds(Command::new("cargo").args(["kani", "--version"])) {
+        println!("test kani ... SKIPPED: cargo-kani is not installed");
+        return Ok(Counts::SKIPPED);
+    }
+    let status = Command::new("cargo")
+        .arg("kani")
+        .args(ALLOCATOR)
+        .current_dir(workspace())
+        .status()?;
+    Ok(if status.success() {
+        Counts::PASSED
+    } else {
+        Counts::FAILED
+    })
+}
+
+/// Whether a command is there and ends well; what it prints is of no interest.
+fn succeeds(command: &mut Command) -> bool {
+    command
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
 }
 
 fn check_bindings(stack: &Stack) -> Result<Counts> {

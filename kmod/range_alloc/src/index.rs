@@ -426,7 +426,7 @@ impl Index {
     }
 
     /// Returns a block's slots in all classes.
-    #[cfg(test)]
+    #[cfg(any(test, kani))]
     pub(super) fn slots(&self, start: u32, end: u32) -> [u32; CLASSES] {
         let back = start.wrapping_neg();
         [

@@ -64,6 +64,8 @@ mod blocks;
 mod error;
 mod geometry;
 mod index;
+#[cfg(any(test, kani))]
+mod proofs;
 #[cfg(test)]
 mod tests;
 

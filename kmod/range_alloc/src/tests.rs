@@ -12,6 +12,7 @@ use std::{
 
 use super::{
     blocks::in_order,
+    proofs::slots_are_usable_lengths,
     Geometry,
     Group,
     Handle,
@@ -38,7 +39,6 @@ fn ranges(geometry: Geometry, max_live: usize) -> Ranges {
 #[cfg_attr(miri, ignore = "takes too long")]
 fn keys_are_usable_lengths() {
     for shift in [12, 14, 16, 18, 21, 22] {
-        let classes = [4 << 10, 64 << 10, 2 << 20].map(|bytes: u32| (bytes >> shift).max(1));
         let ranges = ranges(
             Geometry {
                 base: 0,
@@ -53,16 +53,7 @@ fn keys_are_usable_lengths() {
         for length in lengths {
             for start in [0, 1, 512, (1u32 << 24) - 7].map(|start| start..start + 515) {
                 for start in start {
-                    let usable = classes.map(|class: u32| {
-                        (start + length).saturating_sub(start.next_multiple_of(class))
-                    });
-                    let slots = index.slots(start, start + length);
-                    for (usable, slot) in usable.into_iter().zip(slots) {
-                        match usable {
-                            0 => assert!(slot >= 1 << 18, "{start} {length}"),
-                            _ => assert_eq!(slot, usable.min(1 << 18) - 1, "{start} {length}"),
-                        }
-                    }
+                    slots_are_usable_lengths(index, shift, start, length);
                 }
             }
         }
