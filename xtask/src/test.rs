@@ -201,7 +201,7 @@ fn check_bindings(stack: &Stack) -> Result<Counts> {
         .execute(&[&stack.dtschema.step, &stack.devicetree.step])?;
     let dts = workspace().join("dts");
     let mut counts = Counts::default();
-    for (name, outcome) in bindings::run(&stack.dtschema, &dts, &stack.devicetree.blob())? {
+    for (name, outcome) in bindings::run(&stack.dtschema, &dts, &stack.devicetree)? {
         match outcome {
             Ok(()) => {
                 println!("test bindings::{name} ... ok");
