@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Figures {
+    /// Release of the kernel.
+    pub kernel: String,
     /// How time was turned into instructions.
     pub counter: Counter,
     /// Heap by heap, from the smallest size to the largest.

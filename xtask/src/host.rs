@@ -16,7 +16,7 @@ use crate::versions::{numbers, Versions};
 pub const QEMU: &str = "qemu-system-aarch64";
 
 /// Packages besides LLVM and QEMU, in Debian's names.
-const PACKAGES: [&str; 23] = [
+const PACKAGES: [&str; 24] = [
     "bc",
     "bison",
     "ca-certificates",
@@ -39,6 +39,7 @@ const PACKAGES: [&str; 23] = [
     "python3-pip",
     "python3-pyelftools",
     "rsync",
+    "valgrind",
     "xz-utils",
 ];
 

@@ -127,8 +127,15 @@ fn act(action: Action) -> Result<ExitCode> {
                 json: json.as_deref(),
                 readme,
             };
-            Ok(bench::run(&cache, options)?
-                .map_or(ExitCode::SUCCESS, |outcome| conclude(&outcome).into()))
+            Ok(match bench::run(&cache, options)? {
+                bench::End::Figures {
+                    within_bounds: true,
+                } => ExitCode::SUCCESS,
+                bench::End::Figures {
+                    within_bounds: false,
+                } => ExitCode::FAILURE,
+                bench::End::Boot(outcome) => conclude(&outcome).into(),
+            })
         }
         Action::Build { product, parts } => {
             let build = if product { Build::Product } else { Build::Test };

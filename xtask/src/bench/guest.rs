@@ -7,19 +7,16 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use ringfence_tests::bench::Figures;
 
-use super::report::{Conditions, Report};
 use crate::artefact::devicetree::Board;
-use crate::artefact::kernel::Flavour;
 use crate::cache::Cache;
-use crate::host;
-use crate::stack::{Build, Stack};
-use crate::vm::{self, machine, Boot, Outcome, Sink, Stream, Task, Verdict};
+use crate::stack::Stack;
+use crate::vm::{self, Boot, Outcome, Sink, Stream, Task, Verdict};
 
 /// How long the boot may take.
 const TIMEOUT: Duration = Duration::from_secs(900);
 
-/// Heaps as `ringfence-bench` wants them: the floor first, and the protected one up to its size.
-const HEAPS: [&str; 5] = [
+/// Every heap, as `ringfence-bench` wants them: the protected one up to its size.
+pub const ALL: [&str; 5] = [
     "floor",
     "bench",
     "default_cma_region",
@@ -27,12 +24,15 @@ const HEAPS: [&str; 5] = [
     "protected-video:67108864",
 ];
 
-/// Words for the kernel's command line: a CMA region in which the largest size fits.
-const BOOTARGS: &str = "cma=320M arm64.nomops";
+/// The heaps that have bounds.
+pub const OURS: [&str; 2] = ["floor", "bench"];
 
-/// Boots and measures; how the boot ended when it did not end well.
-pub fn measure(cache: &Cache) -> Result<Result<Report, Outcome>> {
-    let stack = Stack::declare(cache, Flavour::Plain, Build::Test)?;
+/// Words for the kernel's command line: a CMA region in which the largest size fits, and no
+/// instruction that clears memory of any length and yet counts as one.
+pub const BOOTARGS: &str = "cma=320M arm64.nomops";
+
+/// Boots and measures `heaps`; how the boot ended when it did not end well.
+pub fn measure(cache: &Cache, stack: &Stack, heaps: &[&str]) -> Result<Result<Figures, Outcome>> {
     stack.build_for_boot()?;
     let printed = Arc::new(Mutex::new(Vec::new()));
     let keep = Arc::clone(&printed);
@@ -45,7 +45,7 @@ pub fn measure(cache: &Cache) -> Result<Result<Report, Outcome>> {
     });
     let script = format!(
         "modprobe ringfence_floor && ringfence-bench {}",
-        HEAPS.join(" ")
+        heaps.join(" ")
     );
     let command = ["sh", "-c", &script].map(str::to_owned).to_vec();
     let mut boot = Boot::of(Task::Command(command), vm::run_directory(cache)?);
@@ -55,18 +55,12 @@ pub fn measure(cache: &Cache) -> Result<Result<Report, Outcome>> {
     boot.conditions.upstream = true;
     boot.timeout = Some(TIMEOUT);
     boot.sink = sink;
-    let outcome = vm::boot(&stack, &boot)?;
+    let outcome = vm::boot(stack, &boot)?;
     if !matches!(outcome.verdict, Verdict::Exit(0)) {
         return Ok(Err(outcome));
     }
     let printed = printed.lock().expect("its readers have ended");
-    let heaps: Figures =
-        serde_json::from_slice(&printed).context("what the guest printed is no document")?;
-    let conditions = Conditions {
-        qemu: host::qemu_version().context("QEMU tells no version")?,
-        board: machine::board().join(" "),
-        icount: vm::ICOUNT.to_owned(),
-        bootargs: BOOTARGS.to_owned(),
-    };
-    Ok(Ok(Report { conditions, heaps }))
+    serde_json::from_slice(&printed)
+        .map(Ok)
+        .context("what the guest printed is no document")
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! All figures of one measurement, and the file that they are kept in.
 
+use std::env::consts::ARCH;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -8,7 +9,12 @@ use anyhow::{Context, Result};
 use ringfence_tests::bench::Figures;
 use serde::{Deserialize, Serialize};
 
+use super::allocator::Allocators;
+use super::guest;
+use crate::host;
+use crate::rust::Toolchain;
 use crate::stack::workspace;
+use crate::vm::{self, machine};
 
 /// The figures and how they came about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,9 +24,11 @@ pub struct Report {
     pub conditions: Conditions,
     /// Every heap, in the guest.
     pub heaps: Figures,
+    /// The range allocator alone, on the building machine.
+    pub allocators: Allocators,
 }
 
-/// The emulated machine.
+/// The machines.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Conditions {
@@ -30,8 +38,12 @@ pub struct Conditions {
     pub board: String,
     /// QEMU's option that makes time count instructions.
     pub icount: String,
-    /// What the kernel's command line has for the measurement.
+    /// What the guest kernel's command line has for the measurement.
     pub bootargs: String,
+    /// Architecture of the building machine.
+    pub host: String,
+    /// The compiler of the allocator that runs there.
+    pub rustc: String,
 }
 
 /// The file with the checkout's own figures, which the README shows.
@@ -40,6 +52,23 @@ pub fn committed() -> PathBuf {
 }
 
 impl Report {
+    /// What has just been measured on this machine.
+    pub fn of(heaps: Figures, allocators: Allocators) -> Result<Self> {
+        let conditions = Conditions {
+            qemu: host::qemu_version().context("QEMU tells no version")?,
+            board: machine::board().join(" "),
+            icount: vm::ICOUNT.to_owned(),
+            bootargs: guest::BOOTARGS.to_owned(),
+            host: ARCH.to_owned(),
+            rustc: Toolchain::detect()?.release().to_owned(),
+        };
+        Ok(Self {
+            conditions,
+            heaps,
+            allocators,
+        })
+    }
+
     /// Reads a file that [`Self::save`] wrote.
     pub fn load(path: &Path) -> Result<Self> {
         let text = fs::read(path).with_context(|| format!("read {}", path.display()))?;

@@ -43,6 +43,7 @@ fn main() -> std::process::ExitCode {
 #[cfg(all(feature = "guest", target_arch = "aarch64"))]
 fn measure(heaps: &[(&str, u64)]) -> anyhow::Result<()> {
     use ringfence_tests::bench::Figures;
+    use rustix::system::uname;
     use rustix::thread::{sched_setaffinity, CpuSet};
 
     // Before calibration: an interrupt, and a move to another CPU, cost instructions, too.
@@ -54,7 +55,11 @@ fn measure(heaps: &[(&str, u64)]) -> anyhow::Result<()> {
         .iter()
         .map(|(heap, largest)| rounds::measure(&counter, heap, *largest))
         .collect::<anyhow::Result<_>>()?;
-    let figures = Figures { counter, heaps };
+    let figures = Figures {
+        kernel: uname().release().to_string_lossy().into_owned(),
+        counter,
+        heaps,
+    };
     println!("{}", serde_json::to_string(&figures)?);
     Ok(())
 }
