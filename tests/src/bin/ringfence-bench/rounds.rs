@@ -2,13 +2,15 @@
 
 //! Allocations and releases, one at a time.
 
-use std::fs::File;
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
 use ringfence_tests::bench::{Counter, HeapFigures, SizeFigures, Spread};
-use ringfence_tests::guest::allocation;
+use ringfence_tests::guest::{allocation, debug};
 use rustix::io::Errno;
 
 use crate::counter;
@@ -29,14 +31,21 @@ const SIZES: [(u64, u32); 6] = [
 /// Rounds before those that count: the first ones fill caches of the kernel.
 const WARM_UP: u32 = 2;
 
+/// The time between two rounds, or two looks at the heap.
+const REST: Duration = Duration::from_millis(5);
+
+/// Looks at a heap until it is given up: a minute.
+const RESTS: u32 = 12_000;
+
 /// Measures one heap up to the size `largest`.
 pub fn measure(counter: &Counter, heap: &str, largest: u64) -> anyhow::Result<HeapFigures> {
     let file = allocation::open(heap)?;
+    rest(heap)?;
     let sizes = SIZES
         .iter()
         .filter(|(size, _)| *size <= largest)
         .map(|&(size, rounds)| {
-            measure_size(counter, &file, size, rounds)
+            measure_size(counter, heap, &file, size, rounds)
                 .with_context(|| format!("{heap}: {size} bytes"))
         })
         .collect::<anyhow::Result<_>>()?;
@@ -48,7 +57,8 @@ pub fn measure(counter: &Counter, heap: &str, largest: u64) -> anyhow::Result<He
 
 fn measure_size(
     counter: &Counter,
-    heap: &File,
+    heap: &str,
+    file: &File,
     size: u64,
     rounds: u32,
 ) -> anyhow::Result<SizeFigures> {
@@ -58,7 +68,7 @@ fn measure_size(
     for round in 0..WARM_UP + rounds {
         let is_counted = round >= WARM_UP;
         let start = counter::now();
-        let allocated = allocation::allocate_size(heap, size);
+        let allocated = allocation::allocate_size(file, size);
         let served = counter::now();
         let buffer = match allocated {
             Ok(buffer) => buffer,
@@ -75,7 +85,7 @@ fn measure_size(
             allocs.push((served - start) * counter.instructions_per_step);
             closes.push((closed - before) * counter.instructions_per_step);
         }
-        thread::sleep(rest(size));
+        rest(heap)?;
     }
     Ok(SizeFigures {
         size,
@@ -86,9 +96,33 @@ fn measure_size(
     })
 }
 
-/// How long the heap may work in the background before the next round.
+/// Waits until a heap has nothing more to do in the background.
 ///
 /// A guest whose time counts instructions skips what it sleeps.
-fn rest(size: u64) -> Duration {
-    Duration::from_millis(5 + 10 * size / MIB)
+///
+/// # Errors
+///
+/// When it still has dirty memory after a long time.
+fn rest(heap: &str) -> anyhow::Result<()> {
+    for _ in 0..RESTS {
+        thread::sleep(REST);
+        if !is_dirty(heap)? {
+            return Ok(());
+        }
+    }
+    anyhow::bail!("{heap} still has dirty memory")
+}
+
+/// Whether one of our heaps has memory that it still has to zero.
+fn is_dirty(heap: &str) -> anyhow::Result<bool> {
+    let path = Path::new(debug::ROOT).join(heap).join("ranges");
+    match fs::read_to_string(&path) {
+        // Start, size, handle, state.
+        Ok(ranges) => Ok(ranges
+            .lines()
+            .any(|line| line.split(' ').nth(3) == Some("dirty"))),
+        // An upstream heap, which does nothing unasked.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error).with_context(|| path.display().to_string()),
+    }
 }
