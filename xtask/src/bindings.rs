@@ -7,6 +7,7 @@ use std::process::Command;
 
 use anyhow::{ensure, Result};
 
+use crate::artefact::devicetree::{Board, Devicetree};
 use crate::artefact::dtschema::{self, Dtschema};
 
 /// Mistakes in the merged tree of the guest: a text in its source, what stands there instead, and a
@@ -43,8 +44,9 @@ const MISTAKES: [(&str, &str, &str); 6] = [
 /// A test: its name, and the first thing that was wrong.
 pub type Outcome = (String, Result<()>);
 
-/// Runs the suite over the bindings in `dts` and the devicetree `blob` of the guest.
-pub fn run(dtschema: &Dtschema, dts: &Path, blob: &Path) -> Result<Vec<Outcome>> {
+/// Runs the suite over the bindings in `dts` and the guest's devicetrees.
+pub fn run(dtschema: &Dtschema, dts: &Path, devicetree: &Devicetree) -> Result<Vec<Outcome>> {
+    let blob = devicetree.blob(Board::Ordinary);
     let bindings = dts.join("bindings");
     let scratch = tempfile::tempdir()?;
     let scratch = scratch.path();
@@ -65,14 +67,22 @@ pub fn run(dtschema: &Dtschema, dts: &Path, blob: &Path) -> Result<Vec<Outcome>>
         let name = schema.file_stem().unwrap_or_default().to_string_lossy();
         outcomes.push((format!("the examples keep {name}"), kept));
     }
-    outcomes.push((
-        "the guest's devicetree keeps them".to_owned(),
-        dtschema
-            .check_blob(&bindings, blob, scratch)
-            .and_then(nothing_in),
-    ));
+    for (name, blob) in [
+        ("the guest's devicetree keeps them", &blob),
+        (
+            "the guest's devicetree for measurements keeps them",
+            &devicetree.blob(Board::Bench),
+        ),
+    ] {
+        outcomes.push((
+            name.to_owned(),
+            dtschema
+                .check_blob(&bindings, blob, scratch)
+                .and_then(nothing_in),
+        ));
+    }
 
-    let source = decompile(blob)?;
+    let source = decompile(&blob)?;
     for (right, wrong, complaint) in MISTAKES {
         let found = mistake(dtschema, &bindings, scratch, &source, right, wrong).and_then(|said| {
             ensure!(

@@ -68,7 +68,7 @@ pub struct Region {
 }
 
 /// Everything that is derived from one merged devicetree.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Derived {
     /// Source of the devicetree that OP-TEE embeds.
     pub secure_dts: String,

@@ -73,11 +73,17 @@ pub enum Action {
         #[arg(last = true, value_name = "CMD")]
         command: Vec<String>,
     },
-    /// Measures, in one boot in which time counts instructions
+    /// Measures every figure of the README, in instructions, side by side with the upstream heaps
     Bench {
+        /// Takes the figures of a file instead of measuring
+        #[arg(long, value_name = "FILE")]
+        from: Option<PathBuf>,
         /// Writes the figures to a file
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
+        /// Makes these the checkout's figures: xtask/bench.json, and the tables of README.md
+        #[arg(long)]
+        readme: bool,
     },
     /// Builds parts of the stack and says where they are
     Build {

@@ -121,7 +121,22 @@ fn act(action: Action) -> Result<ExitCode> {
             boot.timeout = timeout.or(limit);
             Ok(conclude(&vm::boot(&stack, &boot)?).into())
         }
-        Action::Bench { json } => Ok(conclude(&bench::run(&cache, json.as_deref())?).into()),
+        Action::Bench { from, json, readme } => {
+            let options = bench::Options {
+                from: from.as_deref(),
+                json: json.as_deref(),
+                readme,
+            };
+            Ok(match bench::run(&cache, options)? {
+                bench::End::Figures {
+                    within_bounds: true,
+                } => ExitCode::SUCCESS,
+                bench::End::Figures {
+                    within_bounds: false,
+                } => ExitCode::FAILURE,
+                bench::End::Boot(outcome) => conclude(&outcome).into(),
+            })
+        }
         Action::Build { product, parts } => {
             let build = if product { Build::Product } else { Build::Test };
             let stack = Stack::declare(&cache, Flavour::Plain, build)?;

@@ -86,6 +86,9 @@ pub struct Proof {
     pub fatal: bool,
 }
 
+/// Name of the suite that measures: a boot in which time counts instructions.
+pub const LATENCY_SUITE: &str = "latency";
+
 /// Name of the suite of [`PROOFS`].
 pub const PROOFS_SUITE: &str = "reports";
 

@@ -12,12 +12,15 @@ use std::time::Duration;
 use anyhow::{bail, Context, Result};
 
 use crate::artefact::kernel::Flavour;
+use crate::bench;
 use crate::bindings;
 use crate::cache::Cache;
 use crate::content;
 use crate::rust::Toolchain;
 use crate::stack::{workspace, Build, Stack};
-use crate::suites::{GuestBoot, HostSuite, Proof, GUEST, HOST, PROOFS, PROOFS_SUITE};
+use crate::suites::{
+    GuestBoot, HostSuite, Proof, GUEST, HOST, LATENCY_SUITE, PROOFS, PROOFS_SUITE,
+};
 use crate::vm::{self, Boot, Conditions, Sink, Stream, Task, Verdict};
 
 /// Outcomes of tests.
@@ -125,6 +128,7 @@ pub fn run(cache: &Cache, flavour: Flavour, names: &[String]) -> Result<Counts> 
         })
         .filter(|(_, suites)| !suites.is_empty())
         .collect();
+    let latency = flavour == Flavour::Plain && wanted(LATENCY_SUITE);
     let proofs = flavour == Flavour::Debug && wanted(PROOFS_SUITE);
     if !boots.is_empty() || proofs {
         stack.build_for_content()?;
@@ -132,6 +136,10 @@ pub fn run(cache: &Cache, flavour: Flavour, names: &[String]) -> Result<Counts> 
     for (boot, suites) in boots {
         heading(&format!("guest: {}", suites.join(" ")));
         counts += run_in_guest(cache, &stack, boot.conditions, &suites)?;
+    }
+    if latency {
+        heading("guest: latency, in instructions");
+        counts += run_latency(cache, &stack)?;
     }
     if proofs {
         heading("guest: a report of the debug kernel fails the run");
@@ -145,7 +153,10 @@ pub fn run(cache: &Cache, flavour: Flavour, names: &[String]) -> Result<Counts> 
 fn check_names(names: &[String]) -> Result<()> {
     let host = HOST.iter().map(|(name, _)| *name);
     let guest = GUEST.iter().flat_map(|boot| boot.suites.iter().copied());
-    let known: Vec<&str> = host.chain(guest).chain([PROOFS_SUITE]).collect();
+    let known: Vec<&str> = host
+        .chain(guest)
+        .chain([LATENCY_SUITE, PROOFS_SUITE])
+        .collect();
     match names.iter().find(|name| !known.contains(&name.as_str())) {
         Some(unknown) => bail!("no suite {unknown}; there are: {}", known.join(" ")),
         None => Ok(()),
@@ -269,7 +280,7 @@ fn check_bindings(stack: &Stack) -> Result<Counts> {
         .execute(&[&stack.dtschema.step, &stack.devicetree.step])?;
     let dts = workspace().join("dts");
     let mut counts = Counts::default();
-    for (name, outcome) in bindings::run(&stack.dtschema, &dts, &stack.devicetree.blob())? {
+    for (name, outcome) in bindings::run(&stack.dtschema, &dts, &stack.devicetree)? {
         match outcome {
             Ok(()) => {
                 println!("test bindings::{name} ... ok");
@@ -288,13 +299,15 @@ fn check_bindings(stack: &Stack) -> Result<Counts> {
 fn module_sources() -> Result<Vec<PathBuf>> {
     let mut sources = Vec::new();
     let is_module = |entry: &walkdir::DirEntry| entry.file_name() != "range_alloc";
-    for entry in walkdir::WalkDir::new(workspace().join("kmod"))
-        .into_iter()
-        .filter_entry(is_module)
-    {
-        let path = entry?.into_path();
-        if path.extension().is_some_and(|extension| extension == "rs") {
-            sources.push(path);
+    for folder in ["kmod", "tests/kmod"] {
+        for entry in walkdir::WalkDir::new(workspace().join(folder))
+            .into_iter()
+            .filter_entry(is_module)
+        {
+            let path = entry?.into_path();
+            if path.extension().is_some_and(|extension| extension == "rs") {
+                sources.push(path);
+            }
         }
     }
     Ok(sources)
@@ -347,6 +360,31 @@ fn run_in_guest(
         crate::conclude(&outcome);
         if counts.failed == 0 {
             counts += Counts::FAILED;
+        }
+    }
+    Ok(counts)
+}
+
+/// Measures, and judges the figures that have a bound.
+fn run_latency(cache: &Cache, stack: &Stack) -> Result<Counts> {
+    let judgements = match bench::gate(cache, stack)? {
+        Ok(judgements) => judgements,
+        Err(outcome) => {
+            crate::conclude(&outcome);
+            return Ok(Counts::FAILED);
+        }
+    };
+    let mut counts = Counts::default();
+    for (name, judged) in judgements {
+        match judged {
+            Ok(said) => {
+                println!("test {LATENCY_SUITE}::{name} ... ok: {said}");
+                counts += Counts::PASSED;
+            }
+            Err(error) => {
+                println!("test {LATENCY_SUITE}::{name} ... FAILED: {error:#}");
+                counts += Counts::FAILED;
+            }
         }
     }
     Ok(counts)

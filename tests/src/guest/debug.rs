@@ -10,7 +10,8 @@ use ringfence::buffer::Buffer;
 
 use super::memory::PhysicalRange;
 
-const ROOT: &str = "/sys/kernel/debug/ringfence";
+/// Where the heaps have their directories.
+pub const ROOT: &str = "/sys/kernel/debug/ringfence";
 
 /// An allocated range, as a heap's `ranges` file shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{ensure, Context, Result};
 
 use crate::carveouts;
 use crate::engine::{Job, Plan, Step};
@@ -23,10 +23,38 @@ pub struct Devicetree {
     pub step: Step,
 }
 
+/// Which carveouts the guest has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Board {
+    /// Those of the product.
+    #[default]
+    Ordinary,
+    /// One more, which is large enough for every measurement.
+    Bench,
+}
+
+impl Board {
+    /// Its overlays, each on top of the one before.
+    fn overlays(self) -> &'static [&'static str] {
+        match self {
+            Self::Ordinary => &["qemu-virt"],
+            Self::Bench => &["qemu-virt", "qemu-virt-bench"],
+        }
+    }
+
+    /// Name of its blob.
+    fn blob(self) -> &'static str {
+        match self {
+            Self::Ordinary => "merged.dtb",
+            Self::Bench => "bench.dtb",
+        }
+    }
+}
+
 impl Devicetree {
     /// The blob that firmware and Linux get.
-    pub fn blob(&self) -> PathBuf {
-        self.step.file("merged.dtb")
+    pub fn blob(&self, board: Board) -> PathBuf {
+        self.step.file(board.blob())
     }
 
     /// Source of the devicetree that is embedded in OP-TEE.
@@ -70,7 +98,46 @@ fn build(job: &Job, directory: &Path) -> Result<()> {
                 .args([node, "status", "disabled"]),
         )?;
     }
-    let preprocessed = job.file("overlay.dts");
+    let merged = merge(job, directory, &base, Board::Ordinary)?;
+    let derived = carveouts::derive(&fs::read(&merged)?)
+        .context("derive the carveouts from the merged devicetree")?;
+    let bench = merge(job, directory, &base, Board::Bench)?;
+    // Firmware is built once, for both.
+    ensure!(
+        carveouts::derive(&fs::read(&bench)?)? == derived,
+        "the overlay for measurements changes what the secure world guards"
+    );
+    fs::write(job.file("ringfence-secure.dts"), derived.secure_dts)?;
+    fs::create_dir(job.file("include"))?;
+    fs::write(
+        job.file("include/ringfence_carveouts.h"),
+        derived.el3_header,
+    )?;
+    Ok(())
+}
+
+/// Applies a board's overlays to `base`; returns the blob.
+fn merge(job: &Job, directory: &Path, base: &Path, board: Board) -> Result<PathBuf> {
+    let overlays = board
+        .overlays()
+        .iter()
+        .map(|name| compile(job, directory, name))
+        .collect::<Result<Vec<_>>>()?;
+    let merged = job.file(board.blob());
+    job.run(
+        Command::new("fdtoverlay")
+            .arg("-i")
+            .arg(base)
+            .arg("-o")
+            .arg(&merged)
+            .args(overlays),
+    )?;
+    Ok(merged)
+}
+
+/// Compiles the overlay `name`; returns its blob.
+fn compile(job: &Job, directory: &Path, name: &str) -> Result<PathBuf> {
+    let preprocessed = job.file(format!("{name}.dts"));
     let mut preprocess = Command::new("gcc");
     preprocess
         .args([
@@ -85,11 +152,11 @@ fn build(job: &Job, directory: &Path) -> Result<()> {
         .arg(directory);
     job.run(
         preprocess
-            .arg(directory.join("qemu-virt.dtso"))
+            .arg(directory.join(format!("{name}.dtso")))
             .arg("-o")
             .arg(&preprocessed),
     )?;
-    let overlay = job.file("overlay.dtbo");
+    let overlay = job.file(format!("{name}.dtbo"));
     let mut compile = Command::new("dtc");
     job.run(
         compile
@@ -98,22 +165,5 @@ fn build(job: &Job, directory: &Path) -> Result<()> {
             .arg(&overlay)
             .arg(&preprocessed),
     )?;
-    let merged = job.file("merged.dtb");
-    job.run(
-        Command::new("fdtoverlay")
-            .arg("-i")
-            .arg(&base)
-            .arg("-o")
-            .arg(&merged)
-            .arg(&overlay),
-    )?;
-    let derived = carveouts::derive(&fs::read(&merged)?)
-        .context("derive the carveouts from the merged devicetree")?;
-    fs::write(job.file("ringfence-secure.dts"), derived.secure_dts)?;
-    fs::create_dir(job.file("include"))?;
-    fs::write(
-        job.file("include/ringfence_carveouts.h"),
-        derived.el3_header,
-    )?;
-    Ok(())
+    Ok(overlay)
 }

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::Result;
 
@@ -38,19 +39,22 @@ pub fn declare(
         .step(&kernel.flavour.name(&build.name("modules")))
         .needs(&kernel.step)
         .input(&workspace.join("kmod"))
+        .input(&workspace.join("tests/kmod"))
         .input(&workspace.join("ta/proto/src"))
         .param("build", build.name("build"))
         .runs(move |job| {
-            let stage = stage(job, &workspace)?;
-            let root = job.file("modules");
+            let stage = Stage::copy(job, &workspace)?;
+            let install = format!("INSTALL_MOD_PATH={}", job.file("modules").display());
             for goal in [&["modules"][..], &["modules_install", "DEPMOD=true"]] {
-                let mut make = kbuild.make(&objects);
-                make.arg(format!("M={}", stage.display()))
-                    .arg(format!("INSTALL_MOD_PATH={}", root.display()));
+                let mut make = stage.product(kbuild.make(&objects));
                 if build == Build::Test {
                     make.arg("RINGFENCE_TEST=1");
                 }
-                job.run(make.args(goal))?;
+                job.run(make.arg(&install).args(goal))?;
+                if build == Build::Test {
+                    let mut make = stage.tests(kbuild.make(&objects));
+                    job.run(make.arg(&install).args(goal))?;
+                }
             }
             Ok(())
         })?;
@@ -64,30 +68,52 @@ pub fn declare_clippy(plan: &mut Plan, workspace: &Path, kernel: &Kernel) -> Res
     plan.step("modules-clippy")
         .needs(&kernel.step)
         .input(&workspace.join("kmod"))
+        .input(&workspace.join("tests/kmod"))
         .input(&workspace.join("ta/proto/src"))
         .runs(move |job| {
-            let stage = stage(job, &workspace)?;
-            let mut make = kbuild.make(&objects);
-            make.arg(format!("M={}", stage.display())).args([
-                "CLIPPY=1",
-                "RINGFENCE_TEST=1",
-                "KRUSTFLAGS=-Dwarnings",
-            ]);
-            job.run(make.arg("modules"))
+            let stage = Stage::copy(job, &workspace)?;
+            for mut make in [
+                stage.product(kbuild.make(&objects)),
+                stage.tests(kbuild.make(&objects)),
+            ] {
+                make.args(["CLIPPY=1", "RINGFENCE_TEST=1", "KRUSTFLAGS=-Dwarnings"]);
+                job.run(make.arg("modules"))?;
+            }
+            Ok(())
         })
 }
 
-/// Copies what the modules are made from, so that the build writes nothing into the checkout.
+/// A copy of what the modules are made from, so that the build writes nothing into the checkout.
 ///
-/// Returns the copy of `kmod`; the protocol's numbers keep their place relative to it.
-fn stage(job: &Job, workspace: &Path) -> Result<PathBuf> {
-    let stage = job.file("source");
-    fs::create_dir_all(stage.join("ta/proto"))?;
-    copy_tree(job, &workspace.join("kmod"), &stage.join("kmod"))?;
-    copy_tree(
-        job,
-        &workspace.join("ta/proto/src"),
-        &stage.join("ta/proto/src"),
-    )?;
-    Ok(stage.join("kmod"))
+/// The protocol's numbers keep their place relative to the modules.
+struct Stage(PathBuf);
+
+impl Stage {
+    fn copy(job: &Job, workspace: &Path) -> Result<Self> {
+        let stage = job.file("source");
+        for folder in ["kmod", "ta/proto/src", "tests/kmod"] {
+            let copy = stage.join(folder);
+            fs::create_dir_all(&copy)?;
+            copy_tree(job, &workspace.join(folder), &copy)?;
+        }
+        Ok(Self(stage))
+    }
+
+    /// Kbuild's call for the product's modules.
+    fn product(&self, mut make: Command) -> Command {
+        make.arg(format!("M={}", self.0.join("kmod").display()));
+        make
+    }
+
+    /// Kbuild's call for the tests' modules, which the product's must precede.
+    fn tests(&self, mut make: Command) -> Command {
+        let product = self.0.join("kmod");
+        make.arg(format!("M={}", self.0.join("tests/kmod").display()))
+            .arg(format!("RINGFENCE_KMOD={}", product.display()))
+            .arg(format!(
+                "KBUILD_EXTRA_SYMBOLS={}",
+                product.join("Module.symvers").display()
+            ));
+        make
+    }
 }

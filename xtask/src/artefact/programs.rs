@@ -13,7 +13,12 @@ use crate::rust::{CrossBuild, Library};
 const TARGET: &str = "aarch64-unknown-linux-gnu";
 
 /// Programs that go to `/usr/bin`.
-const PROGRAMS: [&str; 3] = ["ringfence", "ringfence-tests", "ringfence-scenario"];
+const PROGRAMS: [&str; 4] = [
+    "ringfence",
+    "ringfence-tests",
+    "ringfence-scenario",
+    "ringfence-bench",
+];
 
 /// The built programs.
 #[derive(Debug, Clone)]

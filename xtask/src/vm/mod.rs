@@ -28,6 +28,7 @@ use rustix::fs::{ftruncate, memfd_create, MemfdFlags};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGWINCH};
 use signal_hook::iterator::Signals;
 
+use crate::artefact::devicetree::Board;
 use crate::artefact::kernel::Flavour;
 use crate::cache::Cache;
 use crate::stack::Stack;
@@ -38,6 +39,9 @@ use wires::{Screen, Wires};
 
 /// How long the consoles are still listened to after a crash, for its backtrace.
 const AFTERMATH: Duration = Duration::from_secs(2);
+
+/// One nanosecond of guest time for each instruction, and none while the guest only waits.
+pub const ICOUNT: &str = "shift=0,sleep=off";
 
 /// Directories of earlier runs that are kept.
 const KEPT_RUNS: usize = 8;
@@ -90,6 +94,8 @@ pub struct Boot<'a> {
     pub task: Task,
     /// Where its logs go: a fresh [`run_directory`].
     pub directory: PathBuf,
+    /// Which carveouts there are.
+    pub board: Board,
     /// What is loaded before it.
     pub conditions: Conditions,
     /// Guest time counts instructions.
@@ -112,6 +118,7 @@ impl Boot<'_> {
         Self {
             task,
             directory,
+            board: Board::default(),
             conditions: Conditions::default(),
             icount: false,
             share: None,
@@ -186,7 +193,7 @@ pub fn boot(stack: &Stack, boot: &Boot<'_>) -> Result<Outcome> {
         .load(&stack.initramfs.archive(), INITRAMFS_ADDRESS)
         .option("-dtb", finish_devicetree(stack, boot, directory)?);
     if boot.icount {
-        arguments.option("-icount", "shift=0,sleep=off");
+        arguments.option("-icount", ICOUNT);
     }
     if let Some(share) = boot.share {
         let share = share
@@ -340,7 +347,7 @@ fn flash_drive(flash: &Path) -> String {
 /// Adds to the devicetree what belongs to one boot; returns the blob.
 fn finish_devicetree(stack: &Stack, boot: &Boot<'_>, directory: &Path) -> Result<PathBuf> {
     let blob = directory.join("guest.dtb");
-    fs::copy(stack.devicetree.blob(), &blob)?;
+    fs::copy(stack.devicetree.blob(boot.board), &blob)?;
     let end = INITRAMFS_ADDRESS + fs::metadata(stack.initramfs.archive())?.len();
     let mut bootargs = "console=ttyAMA0 panic=-1".to_owned();
     if stack.kernel.flavour == Flavour::Debug {

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The figures that `ringfence-bench` prints, as one JSON document.
+
+use serde::{Deserialize, Serialize};
+
+/// What one run has measured.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Figures {
+    /// Release of the kernel.
+    pub kernel: String,
+    /// How time was turned into instructions.
+    pub counter: Counter,
+    /// Heap by heap, from the smallest size to the largest.
+    pub heaps: Vec<HeapFigures>,
+}
+
+/// The counter that was read, and what it counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Counter {
+    /// Steps in a second of guest time, as the counter itself says.
+    pub hertz: u64,
+    /// Instructions in one step: found by timing a loop of known length.
+    pub instructions_per_step: u64,
+    /// Instructions that a figure has for reading the counter itself.
+    pub overhead: u64,
+}
+
+/// One heap.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HeapFigures {
+    /// Name under /dev/dma_heap.
+    pub heap: String,
+    /// One entry for each size.
+    pub sizes: Vec<SizeFigures>,
+}
+
+/// One size of buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SizeFigures {
+    /// Bytes.
+    pub size: u64,
+    /// Rounds that were tried, each an allocation and a close.
+    pub rounds: u32,
+    /// Rounds whose allocation failed, and that are in no other figure.
+    pub failures: u32,
+    /// `DMA_HEAP_IOCTL_ALLOC`; absent when every round failed.
+    pub alloc: Option<Spread>,
+    /// `close` of the only file descriptor.
+    pub close: Option<Spread>,
+}
+
+/// Instructions of one call, over all rounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Spread {
+    /// The cheapest call.
+    pub min: u64,
+    /// Half of the calls cost no more than this.
+    pub median: u64,
+    /// The dearest call.
+    pub max: u64,
+}
+
+impl Spread {
+    /// The spread of some calls; none of no calls.
+    pub fn of(mut calls: Vec<u64>) -> Option<Self> {
+        calls.sort_unstable();
+        Some(Self {
+            min: *calls.first()?,
+            median: *calls.get((calls.len() - 1) / 2)?,
+            max: *calls.last()?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Spread;
+
+    #[test]
+    fn a_median_is_a_call_that_was_made() {
+        let spread = |calls: &[u64]| Spread::of(calls.to_vec()).map(|s| (s.min, s.median, s.max));
+        assert_eq!(spread(&[9, 1, 5]), Some((1, 5, 9)));
+        assert_eq!(spread(&[9, 1, 5, 6]), Some((1, 5, 9)));
+        assert_eq!(spread(&[7]), Some((7, 7, 7)));
+        assert_eq!(spread(&[]), None);
+    }
+}

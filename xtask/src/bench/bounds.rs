@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the figures must be: ratios of instruction counts, never times.
+
+use anyhow::{ensure, Context, Result};
+use ringfence_tests::bench::{Figures, SizeFigures};
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+
+/// A call whose median counts.
+#[derive(Debug, Clone, Copy)]
+enum Call {
+    Alloc,
+    Close,
+}
+
+/// One figure of a report.
+#[derive(Debug, Clone, Copy)]
+struct Cell {
+    heap: &'static str,
+    call: Call,
+    size: u64,
+}
+
+/// How many times one figure may be another.
+#[derive(Debug, Clone, Copy)]
+pub struct Bound {
+    /// What it says.
+    pub name: &'static str,
+    /// Whether to break it is a failure; otherwise it is a goal, and reported.
+    pub is_gate: bool,
+    figure: Cell,
+    over: Cell,
+    at_most: f64,
+}
+
+const fn cell(heap: &'static str, call: Call, size: u64) -> Cell {
+    Cell { heap, call, size }
+}
+
+/// The bounds.
+pub const BOUNDS: [Bound; 6] = [
+    Bound {
+        name: "carveout: size does not show in ALLOC",
+        is_gate: false,
+        figure: cell("bench", Call::Alloc, 256 * MIB),
+        over: cell("bench", Call::Alloc, 4 * KIB),
+        at_most: 1.05,
+    },
+    Bound {
+        name: "carveout: size does not show in close",
+        is_gate: true,
+        figure: cell("bench", Call::Close, 256 * MIB),
+        over: cell("bench", Call::Close, 4 * KIB),
+        at_most: 1.05,
+    },
+    Bound {
+        name: "carveout: ALLOC of 256 MiB is near the floor",
+        is_gate: false,
+        figure: cell("bench", Call::Alloc, 256 * MIB),
+        over: cell("floor", Call::Alloc, 256 * MIB),
+        at_most: 1.5,
+    },
+    Bound {
+        name: "carveout: close of 256 MiB is near the floor",
+        is_gate: true,
+        figure: cell("bench", Call::Close, 256 * MIB),
+        over: cell("floor", Call::Close, 256 * MIB),
+        // To give a range back is more than to find one: the allocator joins it with its neighbours,
+        // and whoever zeroes it later must be told.
+        at_most: 2.5,
+    },
+    Bound {
+        name: "carveout: ALLOC of 64 MiB is a 300th of upstream's CMA heap",
+        is_gate: false,
+        figure: cell("bench", Call::Alloc, 64 * MIB),
+        over: cell("default_cma_region", Call::Alloc, 64 * MIB),
+        at_most: 1.0 / 300.0,
+    },
+    Bound {
+        name: "carveout: ALLOC of 64 MiB is a 300th of upstream's system heap",
+        is_gate: false,
+        figure: cell("bench", Call::Alloc, 64 * MIB),
+        over: cell("system", Call::Alloc, 64 * MIB),
+        at_most: 1.0 / 300.0,
+    },
+];
+
+impl Bound {
+    /// Compares what was measured; says what that was.
+    ///
+    /// # Errors
+    ///
+    /// When it is out of bounds, or was not measured.
+    pub fn judge(&self, figures: &Figures) -> Result<String> {
+        let (figure, over) = (self.figure.median(figures)?, self.over.median(figures)?);
+        // CAST: Instruction counts are far below 2^53.
+        let ratio = figure as f64 / over as f64;
+        let said = format!(
+            "{figure} over {over} instructions is {ratio:.4}, at most {:.4}",
+            self.at_most
+        );
+        ensure!(ratio <= self.at_most, "{said}");
+        Ok(said)
+    }
+}
+
+impl Cell {
+    fn median(&self, figures: &Figures) -> Result<u64> {
+        let pick = |figures: &SizeFigures| match self.call {
+            Call::Alloc => figures.alloc,
+            Call::Close => figures.close,
+        };
+        figures
+            .heaps
+            .iter()
+            .filter(|heap| heap.heap == self.heap)
+            .flat_map(|heap| &heap.sizes)
+            .find(|figures| figures.size == self.size)
+            .and_then(pick)
+            .map(|spread| spread.median)
+            .with_context(|| format!("{self:?} was not measured"))
+    }
+}
+
+/// A judgement in words.
+pub fn show(judged: &Result<String>) -> String {
+    match judged {
+        Ok(said) => format!("holds: {said}"),
+        Err(error) => format!("DOES NOT HOLD: {error:#}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringfence_tests::bench::{Counter, HeapFigures, Spread};
+
+    fn figures(small: u64, large: u64) -> Figures {
+        let entry = |size, median| SizeFigures {
+            size,
+            rounds: 1,
+            failures: 0,
+            alloc: None,
+            close: Some(Spread {
+                min: 1,
+                median,
+                max: u64::MAX,
+            }),
+        };
+        Figures {
+            kernel: "7.3".to_owned(),
+            counter: Counter {
+                hertz: 1_000_000_000,
+                instructions_per_step: 1,
+                overhead: 2,
+            },
+            heaps: vec![HeapFigures {
+                heap: "bench".to_owned(),
+                sizes: vec![entry(4 * KIB, small), entry(256 * MIB, large)],
+            }],
+        }
+    }
+
+    #[test]
+    fn a_median_over_its_bound_is_found() {
+        let bound = BOUNDS[1];
+        assert!(bound.judge(&figures(1000, 1050)).is_ok());
+        assert!(bound.judge(&figures(1000, 900)).is_ok());
+        let error = bound.judge(&figures(1000, 1051)).expect_err("over 1.05");
+        assert!(error.to_string().contains("1051 over 1000"));
+    }
+
+    #[test]
+    fn what_was_not_measured_holds_no_bound() {
+        let error = BOUNDS[0].judge(&figures(1, 1)).expect_err("no alloc");
+        assert!(error.to_string().contains("was not measured"));
+        assert!(BOUNDS[3].judge(&figures(1, 1)).is_err());
+    }
+}

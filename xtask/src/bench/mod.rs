@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `cargo xtask bench`: the figures of the README.
+//!
+//! - [`guest`] measures every heap side by side in one boot in which time counts instructions, so
+//!   that the figures do not depend on how busy this machine is.
+//! - [`allocator`] counts the instructions of the range allocator and its peers.
+//! - [`report`] is the file with all figures, [`table`] shows it to people, [`bounds`] says what the
+//!   figures must be.
+//! - [`readme`] keeps the tables of the README in step with the figures of the checkout.
+
+mod allocator;
+mod bounds;
+mod guest;
+mod readme;
+mod report;
+mod table;
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use crate::artefact::kernel::Flavour;
+use crate::cache::Cache;
+use crate::stack::{Build, Stack};
+use crate::vm::Outcome;
+use bounds::BOUNDS;
+use report::Report;
+
+/// Where figures come from and go to.
+#[derive(Debug, Clone, Copy)]
+pub struct Options<'a> {
+    /// A file with figures, instead of measuring.
+    pub from: Option<&'a Path>,
+    /// A file that they are written to.
+    pub json: Option<&'a Path>,
+    /// Whether the checkout's figures, and the README's tables, become these.
+    pub readme: bool,
+}
+
+/// How a measurement ended.
+#[derive(Debug)]
+pub enum End {
+    /// With figures; whether all of them are within their bounds.
+    Figures { within_bounds: bool },
+    /// The guest did not get to the end.
+    Boot(Outcome),
+}
+
+/// Measures, or reads, and shows the figures.
+pub fn run(cache: &Cache, options: Options<'_>) -> Result<End> {
+    let report = match options.from {
+        Some(path) => Report::load(path)?,
+        None => {
+            let stack = Stack::declare(cache, Flavour::Plain, Build::Test)?;
+            let allocators = allocator::measure()?;
+            match guest::measure(cache, &stack, &guest::ALL)? {
+                Ok(heaps) => Report::of(heaps, allocators)?,
+                Err(outcome) => return Ok(End::Boot(outcome)),
+            }
+        }
+    };
+    print!("{}", table::render(&report));
+    let mut within_bounds = true;
+    for bound in &BOUNDS {
+        let judged = bound.judge(&report.heaps);
+        within_bounds &= judged.is_ok() || !bound.is_gate;
+        println!("{}: {}", bound.name, bounds::show(&judged));
+    }
+    if let Some(path) = options.json {
+        report.save(path)?;
+    }
+    if options.readme {
+        report.save(&report::committed())?;
+        readme::update(&report)?;
+    }
+    Ok(End::Figures { within_bounds })
+}
+
+/// A bound: its name, and what was measured or is wrong.
+pub type Judgement = (&'static str, Result<String>);
+
+/// Measures our heaps only and judges them by the bounds that are gates.
+pub fn gate(cache: &Cache, stack: &Stack) -> Result<Result<Vec<Judgement>, Outcome>> {
+    let heaps = match guest::measure(cache, stack, &guest::OURS)? {
+        Ok(heaps) => heaps,
+        Err(outcome) => return Ok(Err(outcome)),
+    };
+    Ok(Ok(BOUNDS
+        .iter()
+        .filter(|bound| bound.is_gate)
+        .map(|bound| (bound.name, bound.judge(&heaps)))
+        .collect()))
+}

@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Figures as Markdown.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+
+use ringfence_tests::bench::{HeapFigures, SizeFigures, Spread};
+
+use super::allocator::{Allocators, Calls, Workload};
+use super::report::Report;
+
+/// What the heaps are called in tables.
+const NAMES: [(&str, &str); 5] = [
+    ("floor", "floor: the same path, no memory"),
+    ("bench", "**Ringfence carveout**"),
+    ("default_cma_region", "upstream CMA heap"),
+    ("system", "upstream system heap"),
+    ("protected-video", "**Ringfence protected carveout**"),
+];
+
+/// Allocators as the counts name them, and what they are called in tables.
+const ALLOCATORS: [(&str, &str); 3] = [
+    ("ringfence", "**Ringfence**"),
+    ("gen_pool", "`gen_pool`"),
+    ("offset-allocator", "offset-allocator"),
+];
+
+/// A kind of call of a heap.
+type HeapCall = fn(&SizeFigures) -> Option<Spread>;
+
+/// A kind of call of an allocator.
+type AllocatorCall = fn(&Workload) -> Calls;
+
+/// All tables, with the conditions they hold under.
+pub fn render(report: &Report) -> String {
+    let conditions = &report.conditions;
+    let mut text = format!(
+        "Instructions of one call in the guest, the median of many: Linux {}, one boot of QEMU {} \
+         with `-icount {}`, kernel command line `{}`.\n\n",
+        report.heaps.kernel, conditions.qemu, conditions.icount, conditions.bootargs
+    );
+    for (title, call) in [
+        (
+            "`DMA_HEAP_IOCTL_ALLOC`",
+            (|figures| figures.alloc) as HeapCall,
+        ),
+        ("`close` of the last reference", |figures| figures.close),
+    ] {
+        heaps(&mut text, report, title, call);
+        text.push('\n');
+    }
+    writeln!(
+        text,
+        "Instructions of the dearest call of the allocator alone, over all workloads: callgrind on \
+         {}, rustc {}, units of {}.\n",
+        conditions.host,
+        conditions.rustc,
+        show_size(report.allocators.granule)
+    )
+    .expect("writing to a String succeeds");
+    allocators(&mut text, &report.allocators);
+    text.push('\n');
+    text
+}
+
+/// One row a region, two columns an allocator, maxima.
+fn allocators(text: &mut String, allocators: &Allocators) {
+    let calls: [(&str, AllocatorCall); 2] = [
+        ("alloc", |workload| workload.alloc),
+        ("free", |workload| workload.free),
+    ];
+    let columns: Vec<_> = calls
+        .into_iter()
+        .flat_map(|call| ALLOCATORS.map(|allocator| (call, allocator)))
+        .collect();
+    let heads = columns
+        .iter()
+        .map(|((call, _), (_, name))| format!("{call}: {name}"))
+        .collect();
+    row(text, "region", heads);
+    row(
+        text,
+        "---",
+        columns.iter().map(|_| "---:".to_owned()).collect(),
+    );
+    let regions: BTreeSet<u64> = allocators.results.iter().map(|row| row.region).collect();
+    for region in regions {
+        let cells = columns
+            .iter()
+            .map(|((_, call), (subject, _))| {
+                allocators
+                    .results
+                    .iter()
+                    .filter(|row| row.region == region && row.subject == *subject)
+                    .map(|row| call(row).max)
+                    .max()
+                    .map_or_else(String::new, grouped)
+            })
+            .collect();
+        row(text, &show_size(region), cells);
+    }
+}
+
+/// One row a heap, one column a size, medians.
+fn heaps(text: &mut String, report: &Report, title: &str, call: HeapCall) {
+    let heaps = &report.heaps.heaps;
+    let sizes: Vec<u64> = heaps
+        .iter()
+        .max_by_key(|heap| heap.sizes.len())
+        .map(|heap| heap.sizes.iter().map(|figures| figures.size).collect())
+        .unwrap_or_default();
+    row(
+        text,
+        title,
+        sizes.iter().map(|&size| show_size(size)).collect(),
+    );
+    row(
+        text,
+        "---",
+        sizes.iter().map(|_| "---:".to_owned()).collect(),
+    );
+    for heap in heaps {
+        let cells = sizes.iter().map(|&size| cell(heap, size, call)).collect();
+        row(text, name(&heap.heap), cells);
+    }
+}
+
+fn row(text: &mut String, head: &str, cells: Vec<String>) {
+    writeln!(text, "| {head} | {} |", cells.join(" | ")).expect("writing to a String succeeds");
+}
+
+fn cell(heap: &HeapFigures, size: u64, call: HeapCall) -> String {
+    let Some(figures) = heap.sizes.iter().find(|figures| figures.size == size) else {
+        return String::new();
+    };
+    match call(figures) {
+        Some(spread) => grouped(spread.median),
+        None => "failed".to_owned(),
+    }
+}
+
+fn name(heap: &str) -> &str {
+    NAMES
+        .iter()
+        .find(|(known, _)| *known == heap)
+        .map_or(heap, |(_, name)| name)
+}
+
+fn show_size(bytes: u64) -> String {
+    match bytes {
+        bytes if bytes >= 1 << 30 => format!("{} GiB", bytes >> 30),
+        bytes if bytes >= 1 << 20 => format!("{} MiB", bytes >> 20),
+        bytes => format!("{} KiB", bytes >> 10),
+    }
+}
+
+/// A number with a comma every three digits.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped_by_thousands() {
+        for (number, text) in [
+            (0, "0"),
+            (999, "999"),
+            (1000, "1,000"),
+            (123_456, "123,456"),
+            (1_234_567, "1,234,567"),
+        ] {
+            assert_eq!(grouped(number), text);
+        }
+    }
+
+    #[test]
+    fn what_was_not_measured_is_left_out_and_what_failed_is_said() {
+        let figures = SizeFigures {
+            size: 4096,
+            rounds: 1,
+            failures: 1,
+            alloc: None,
+            close: None,
+        };
+        let heap = HeapFigures {
+            heap: "bench".to_owned(),
+            sizes: vec![figures],
+        };
+        assert_eq!(cell(&heap, 4096, |figures| figures.alloc), "failed");
+        assert_eq!(cell(&heap, 8192, |figures| figures.alloc), "");
+    }
+
+    #[test]
+    fn an_allocator_shows_its_dearest_call_of_all_workloads() {
+        let workload = |subject: &str, max| Workload {
+            region: 1 << 30,
+            workload: "some".to_owned(),
+            subject: subject.to_owned(),
+            alloc: Calls {
+                calls: 2,
+                max,
+                median: 1,
+            },
+            refused: Calls {
+                calls: 0,
+                max: 0,
+                median: 0,
+            },
+            free: Calls {
+                calls: 2,
+                max: 7,
+                median: 1,
+            },
+        };
+        let counts = Allocators {
+            unit: "instructions".to_owned(),
+            granule: 4096,
+            results: vec![
+                workload("ringfence", 300),
+                workload("ringfence", 500),
+                workload("gen_pool", 9000),
+            ],
+        };
+        let mut text = String::new();
+        allocators(&mut text, &counts);
+        assert!(text.contains("| 1 GiB | 500 | 9,000 |  | 7 | 7 |  |\n"));
+    }
+}
