@@ -1,16 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A region of reserved memory, its allocator, and who has which range.
+//! A region of reserved memory as the backend of a heap.
 
 use kernel::{
     device::Device,
+    new_mutex,
     new_spinlock,
     page::PAGE_SIZE,
     prelude::*,
-    rbtree::{
-        RBTree,
-        RBTreeNodeReservation, //
-    },
+    rbtree::RBTreeNodeReservation,
     sync::{
         atomic::{
             Atomic,
@@ -18,8 +16,10 @@ use kernel::{
             Relaxed, //
         },
         Arc,
+        Mutex,
         SpinLock, //
-    }, //
+    },
+    time::Msecs, //
 };
 use ringfence_core::{
     attachment::PhysRange,
@@ -47,11 +47,8 @@ use ringfence_range_alloc::{
     AllocError,
     Geometry,
     Group,
-    Handle,
-    Placement,
     RangeAllocator,
-    Record,
-    Request as RangeRequest, //
+    Record, //
 };
 
 use crate::{
@@ -60,6 +57,11 @@ use crate::{
         Protection,
         Settings, //
     },
+    ranges::{
+        RangeState,
+        Ranges, //
+    },
+    scrubber,
     secure_world::{
         Refusal,
         SecureWorld, //
@@ -73,92 +75,6 @@ const MAX_LIVE: u64 = 1 << 14;
 /// Ranges that are listed under one hold of the lock.
 const LINES_AT_ONCE: usize = 32;
 
-/// How an allocated range stands.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum RangeState {
-    /// On its way to become a buffer.
-    Preparing,
-    /// A buffer, open to the normal world.
-    Open,
-    /// A buffer, fenced off.
-    Protected,
-    /// A buffer of which the secure world does not know any more.
-    Lost,
-    /// No buffer any more; it waits until the secure world opens it.
-    Waiting,
-    /// No buffer any more; the secure world could not open it.
-    Quarantined,
-}
-
-impl RangeState {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Preparing => "preparing",
-            Self::Open => "open",
-            Self::Protected => "protected",
-            Self::Lost => "lost",
-            Self::Waiting => "waiting",
-            Self::Quarantined => "quarantined",
-        }
-    }
-
-    fn is_buffer(self) -> bool {
-        matches!(self, Self::Open | Self::Protected | Self::Lost)
-    }
-
-    fn is_kept_back(self) -> bool {
-        matches!(self, Self::Waiting | Self::Quarantined)
-    }
-
-    fn is_fenced(self) -> bool {
-        matches!(self, Self::Protected | Self::Waiting | Self::Quarantined)
-    }
-}
-
-/// An allocated range.
-struct Tracked {
-    handle: Handle,
-    size: u64,
-    state: RangeState,
-    origin: Origin,
-}
-
-/// What changes, under one short lock.
-struct Ranges {
-    allocator: RangeAllocator<KVVec<Record>, KVVec<Group>>,
-    /// By physical address.
-    tracked: RBTree<u64, Tracked>,
-    buffers: u32,
-    kept_back: u64,
-    fenced: u64,
-}
-
-impl Ranges {
-    /// Counts `size` bytes in, or out of, what `state` counts as.
-    fn count(&mut self, state: RangeState, size: u64, sign: Sign) {
-        let apply = |total: u64, part: u64| match sign {
-            Sign::Plus => total.saturating_add(part),
-            Sign::Minus => total.saturating_sub(part),
-        };
-        if state.is_buffer() {
-            // CAST: There are at most `MAX_LIVE` buffers.
-            self.buffers = apply(self.buffers.into(), 1) as u32;
-        }
-        if state.is_kept_back() {
-            self.kept_back = apply(self.kept_back, size);
-        }
-        if state.is_fenced() {
-            self.fenced = apply(self.fenced, size);
-        }
-    }
-}
-
-#[derive(Clone, Copy)]
-enum Sign {
-    Plus,
-    Minus,
-}
-
 /// A carveout.
 #[pin_data]
 pub(crate) struct Carveout {
@@ -170,12 +86,17 @@ pub(crate) struct Carveout {
     /// Of a protected carveout.
     secure_world: Option<Arc<SecureWorld>>,
     bound: Atomic<bool>,
+    /// Held while a window of a dirty range is zeroed, and while dirty memory is
+    /// taken: nobody takes what is being zeroed for nobody.
+    #[pin]
+    scrubbing: Mutex<()>,
     #[pin]
     ranges: SpinLock<Ranges>,
 }
 
 impl Carveout {
-    /// Makes an empty carveout out of `region`.
+    /// Makes an empty carveout out of `region`, of which all memory is dirty unless
+    /// it is `clean`, or will be zeroed by the secure world anyhow.
     ///
     /// # Errors
     ///
@@ -187,6 +108,7 @@ impl Carveout {
         settings: Settings,
         firewall_granule: u64,
         secure_world: Option<Arc<SecureWorld>>,
+        clean: bool,
     ) -> Result<Arc<Self>> {
         let granule = settings
             .alignment
@@ -216,6 +138,10 @@ impl Carveout {
         let groups = KVVec::from_elem(Group::default(), needed.groups, GFP_KERNEL)?;
         let allocator =
             RangeAllocator::new(geometry, max_live, records, groups).map_err(explain)?;
+        let mut ranges = Ranges::new(region.range(), granule, allocator, max_live);
+        if settings.protection.is_none() && !clean {
+            ranges.soil_all()?;
+        }
 
         let heap = Heap::named(region.name())?;
         Arc::pin_init(
@@ -226,13 +152,8 @@ impl Carveout {
                 granule,
                 secure_world,
                 bound: Atomic::new(false),
-                ranges <- new_spinlock!(Ranges {
-                    allocator,
-                    tracked: RBTree::new(),
-                    buffers: 0,
-                    kept_back: 0,
-                    fenced: 0,
-                }),
+                scrubbing <- new_mutex!(()),
+                ranges <- new_spinlock!(ranges),
             }),
             GFP_KERNEL,
         )
@@ -272,7 +193,7 @@ impl Carveout {
 
     /// Whether nothing is allocated.
     pub(crate) fn is_idle(&self) -> bool {
-        self.ranges.lock().tracked.is_empty()
+        self.ranges.lock().is_idle()
     }
 
     pub(crate) fn is_bound(&self) -> bool {
@@ -293,20 +214,19 @@ impl Carveout {
         })
     }
 
-    fn remove(&self, start: u64) {
-        let node = {
-            let mut ranges = self.ranges.lock();
-            if let Some(tracked) = ranges.tracked.get(&start) {
-                let (handle, size, state) = (tracked.handle, tracked.size, tracked.state);
-                ranges.count(state, size, Sign::Minus);
-                if let Err(error) = ranges.allocator.free(handle) {
-                    pr_err!("range {:#x} can't be freed: {:?}\n", start, error);
-                }
-            }
-            ranges.tracked.remove_node(&start)
-        };
-        // Its memory is given back outside of the lock.
-        drop(node);
+    /// The lock of what changes, for the scrubber.
+    pub(crate) fn ranges(&self) -> &SpinLock<Ranges> {
+        &self.ranges
+    }
+
+    /// The lock of dirty ranges, for the scrubber.
+    pub(crate) fn scrubbing(&self) -> &Mutex<()> {
+        &self.scrubbing
+    }
+
+    /// Zeroes a range, which must be open and nobody's else.
+    pub(crate) fn zero(&self, range: PhysRange) -> Result {
+        self.region.scrub(range)
     }
 }
 
@@ -321,36 +241,57 @@ impl Drop for Binding {
     }
 }
 
+/// What a range holds when it is given back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Content {
+    /// Zeros: it was so when it was allocated and nobody got it, or the secure
+    /// world sees to it.
+    Zeros,
+    /// Anything.
+    Unknown,
+}
+
 /// An allocated range, which is free again when this is dropped.
 pub(crate) struct Reservation {
     carveout: Arc<Carveout>,
     range: PhysRange,
+    content: Content,
 }
 
 impl Reservation {
-    /// Allocates `size` bytes, rounded up, for the current process.
+    /// Allocates `size` bytes of clean memory, rounded up, for the current process,
+    /// if there is a run of it that fits.
     ///
     /// # Errors
     ///
-    /// `ENOMEM` when no free run fits.
-    fn new(carveout: &Arc<Carveout>, size: u64) -> Result<Self> {
-        Self::insert(
-            carveout,
-            Origin::current(),
-            RangeState::Preparing,
-            |ranges| {
-                inject::check(Point::Range)?;
-                let range = ranges
-                    .allocator
-                    .alloc(RangeRequest {
-                        size,
-                        align: carveout.granule,
-                        placement: Placement::Bottom,
-                    })
-                    .map_err(errno)?;
-                Ok((range.handle, range.start, range.size))
-            },
-        )
+    /// `ENOMEM`.
+    fn clean(carveout: &Arc<Carveout>, size: u64) -> Result<Option<Self>> {
+        inject::check(Point::Record)?;
+        // Memory comes before the lock.
+        let node = RBTreeNodeReservation::new(GFP_KERNEL)?;
+        inject::check(Point::Range)?;
+        let allocated = carveout
+            .ranges
+            .lock()
+            .allocate(node, size, Origin::current());
+        match allocated {
+            Ok(range) => Ok(Some(Self {
+                carveout: carveout.clone(),
+                range,
+                content: Content::Zeros,
+            })),
+            Err(AllocError::NoSpace | AllocError::NoRecord) => Ok(None),
+            Err(error) => Err(errno(error)),
+        }
+    }
+
+    /// Owns a range that was taken of dirty memory.
+    pub(crate) fn unknown(carveout: &Arc<Carveout>, range: PhysRange) -> Self {
+        Self {
+            carveout: carveout.clone(),
+            range,
+            content: Content::Unknown,
+        }
     }
 
     /// Takes a range that the secure world keeps fenced from an earlier life.
@@ -359,38 +300,17 @@ impl Reservation {
     ///
     /// `EBUSY` when it, or a part of it, is allocated.
     pub(crate) fn at(carveout: &Arc<Carveout>, start: u64, size: u64) -> Result<Self> {
-        Self::insert(carveout, Origin::kernel(), RangeState::Waiting, |ranges| {
-            let range = ranges.allocator.alloc_at(start, size).map_err(errno)?;
-            Ok((range.handle, range.start, range.size))
-        })
-    }
-
-    fn insert(
-        carveout: &Arc<Carveout>,
-        origin: Origin,
-        state: RangeState,
-        allocate: impl FnOnce(&mut Ranges) -> Result<(Handle, u64, u64)>,
-    ) -> Result<Self> {
         inject::check(Point::Record)?;
-        // Memory comes before the lock.
         let node = RBTreeNodeReservation::new(GFP_KERNEL)?;
-        let mut guard = carveout.ranges.lock();
-        let ranges = &mut *guard;
-        let (handle, start, size) = allocate(ranges)?;
-        ranges.tracked.insert(node.into_node(
-            start,
-            Tracked {
-                handle,
-                size,
-                state,
-                origin,
-            },
-        ));
-        ranges.count(state, size, Sign::Plus);
-        drop(guard);
+        let range = carveout
+            .ranges
+            .lock()
+            .allocate_at(node, start, size)
+            .map_err(errno)?;
         Ok(Self {
             carveout: carveout.clone(),
-            range: PhysRange { start, size },
+            range,
+            content: Content::Zeros,
         })
     }
 
@@ -404,30 +324,37 @@ impl Reservation {
 
     /// Shows and counts the range as `state` from now on.
     pub(crate) fn set_state(&self, state: RangeState) {
-        let mut guard = self.carveout.ranges.lock();
-        let ranges = &mut *guard;
-        let Some(tracked) = ranges.tracked.get_mut(&self.range.start) else {
-            return;
-        };
-        let old = core::mem::replace(&mut tracked.state, state);
-        ranges.count(old, self.range.size, Sign::Minus);
-        ranges.count(state, self.range.size, Sign::Plus);
+        self.carveout
+            .ranges
+            .lock()
+            .set_state(self.range.start, state);
     }
 
-    /// Zeroes the range, which must be open.
-    fn scrub(&self) -> Result {
-        self.carveout.region.scrub(self.range)
+    /// Makes it a buffer that devices of the normal world write to.
+    fn open(&mut self) {
+        self.content = Content::Unknown;
+        self.set_state(RangeState::Open);
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.carveout.remove(self.range.start);
+        match self.content {
+            Content::Zeros => {
+                let node = self.carveout.ranges.lock().release(self.range.start);
+                // Its memory is given back outside of the lock.
+                drop(node);
+            }
+            Content::Unknown => {
+                self.carveout.ranges.lock().soil(self.range.start);
+                Heap::wake(&self.carveout.heap);
+            }
+        }
     }
 }
 
 /// Whose fault it is, as an error number.
-fn errno(error: AllocError) -> Error {
+pub(crate) fn errno(error: AllocError) -> Error {
     match error {
         AllocError::NoSpace | AllocError::NoRecord => ENOMEM,
         // Larger than the region.
@@ -453,15 +380,7 @@ impl Backend for Carveout {
     }
 
     fn info(&self) -> HeapInfo {
-        let (stats, buffers, quarantined, protected_bytes) = {
-            let ranges = self.ranges.lock();
-            (
-                ranges.allocator.stats(),
-                ranges.buffers,
-                ranges.kept_back,
-                ranges.fenced,
-            )
-        };
+        let figures = self.ranges.lock().figures();
         let online = self
             .secure_world
             .as_ref()
@@ -475,12 +394,14 @@ impl Backend for Carveout {
         }
         HeapInfo {
             flags,
-            size: stats.size,
-            free: stats.free,
-            largest_free: stats.largest_free,
-            quarantined,
-            protected_bytes,
-            buffers,
+            size: figures.size,
+            free: figures.clean + figures.dirty,
+            clean: figures.clean,
+            dirty: figures.dirty,
+            largest_free: figures.largest_free,
+            quarantined: figures.kept_back,
+            protected_bytes: figures.fenced,
+            buffers: figures.buffers,
             use_case: self
                 .protection()
                 .map_or(0, |protection| protection.use_case.raw()),
@@ -497,20 +418,11 @@ impl Backend for Carveout {
             lines.reserve(LINES_AT_ONCE, GFP_KERNEL)?;
             let ranges = self.ranges.lock();
             for _ in 0..LINES_AT_ONCE {
-                let Some(cursor) = ranges.tracked.cursor_lower_bound(&next) else {
+                let Some(line) = ranges.line_from(next) else {
                     return Ok(lines);
                 };
-                let (&start, tracked) = cursor.current();
-                let line = RangeLine {
-                    start,
-                    size: tracked.size,
-                    state: tracked.state.name(),
-                    origin: tracked.origin,
-                };
-                if lines.push_within_capacity(line).is_err() {
-                    break;
-                }
-                next = start + tracked.size;
+                next = line.start + line.size;
+                lines.push_within_capacity(line).map_err(|_| ENOMEM)?;
             }
         }
     }
@@ -520,13 +432,18 @@ impl Backend for Carveout {
             secure_world.retry(why);
         }
     }
+
+    fn background(&self) -> Option<Msecs> {
+        scrubber::work(self)
+    }
 }
 
 fn open(carveout: &Arc<Carveout>, size: u64) -> Result<Buffer> {
-    let reservation = Reservation::new(carveout, size)?;
-    // Outside of the lock: whatever was there before is gone before anybody sees the range.
-    reservation.scrub()?;
-    reservation.set_state(RangeState::Open);
+    let mut reservation = match Reservation::clean(carveout, size)? {
+        Some(reservation) => reservation,
+        None => scrubber::clean_now(carveout, size)?,
+    };
+    reservation.open();
     Ok(Buffer::open(reservation, size))
 }
 
@@ -536,7 +453,7 @@ fn protected(
     size: u64,
 ) -> Result<Buffer> {
     for _ in 0..TRIES {
-        let reservation = Reservation::new(carveout, size)?;
+        let reservation = Reservation::clean(carveout, size)?.ok_or(ENOMEM)?;
         match SecureWorld::protect(secure_world, reservation) {
             Ok(fence) => return Ok(Buffer::fenced(carveout.clone(), fence, size)),
             // The range was settled; there may be a better one by now.
@@ -548,33 +465,9 @@ fn protected(
 }
 
 #[cfg(RINGFENCE_TEST)]
-#[kunit_tests(ringfence_carveout_states)]
+#[kunit_tests(ringfence_carveout_errors)]
 mod tests {
     use super::*;
-
-    const ALL: [RangeState; 6] = [
-        RangeState::Preparing,
-        RangeState::Open,
-        RangeState::Protected,
-        RangeState::Lost,
-        RangeState::Waiting,
-        RangeState::Quarantined,
-    ];
-
-    #[test]
-    fn what_is_kept_back_is_fenced_and_no_buffer() {
-        for state in ALL.into_iter().filter(|state| state.is_kept_back()) {
-            assert!(state.is_fenced());
-            assert!(!state.is_buffer());
-        }
-    }
-
-    #[test]
-    fn a_lost_or_open_buffer_does_not_count_as_fenced() {
-        assert!(!RangeState::Lost.is_fenced());
-        assert!(!RangeState::Open.is_fenced());
-        assert!(RangeState::Protected.is_fenced());
-    }
 
     #[test]
     fn running_out_is_not_the_callers_fault() {

@@ -32,6 +32,7 @@ use crate::{
         Kind,
         Settings, //
     },
+    module_parameters,
     State,
     STATE, //
 };
@@ -170,7 +171,8 @@ fn create(
         .protection
         .is_some()
         .then(|| state.secure_world.clone());
-    let carveout = Carveout::new(device, region, settings, granule, secure_world)?;
+    let clean = *module_parameters::trust_cleared.value_ref();
+    let carveout = Carveout::new(device, region, settings, granule, secure_world, clean)?;
     state.carveouts.lock().push(carveout.clone(), GFP_KERNEL)?;
     Ok(carveout)
 }

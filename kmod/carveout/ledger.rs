@@ -40,15 +40,13 @@ use ringfence_core::{
 
 use crate::{
     application::Application,
-    carveout::{
-        RangeState,
-        Reservation, //
-    },
+    carveout::Reservation,
     command::{
         result,
         RangeRecord,
         NO_HANDLE, //
     },
+    ranges::RangeState,
     secure_world::Refusal,
     STATE, //
 };

@@ -5,8 +5,9 @@
 //! A heap hands out contiguous ranges of its region. There are two kinds, by the
 //! compatible of the heap's node:
 //!
-//! - `ringfence,carveout-heap`: a range is zeroed before it is handed out. The
-//!   CPU has no access to it all the same: there is no mmap.
+//! - `ringfence,carveout-heap`: a range is zero when it is handed out. What was
+//!   given back is zeroed in the background, or when it is needed before that.
+//!   The CPU has no access to it all the same: there is no mmap.
 //! - `ringfence,protected-heap`: a range is fenced off from the whole normal
 //!   world by a trusted application before it is handed out, and zeroed there
 //!   both when the fence goes up and before it comes down.
@@ -14,7 +15,9 @@
 //! Who does what:
 //!
 //! - [`driver`] binds to the heap nodes, [`devicetree`] reads them;
-//! - [`carveout`] is a region with its allocator, the backend of a heap;
+//! - [`carveout`] is a region with its allocator, the backend of a heap; who has
+//!   which range of it is in [`ranges`], and [`place`] finds room among them;
+//! - [`scrubber`] zeroes what nobody has;
 //! - [`buffer`] is what a dma-buf of such a heap exports;
 //! - [`secure_world`] is the way to the trusted application, [`ledger`] keeps the
 //!   protected ranges in step with it, [`application`] sends its commands.
@@ -22,8 +25,9 @@
 //! # Locks
 //!
 //! In this order: the secure world's link (a mutex, held across its commands),
-//! the list of carveouts (a mutex), a carveout's ranges (a spinlock, held for one
-//! operation of the allocator).
+//! the list of carveouts (a mutex), a carveout's dirty memory (a mutex, held while
+//! one window of it is zeroed), its ranges (a spinlock, held for one operation of
+//! the allocator; when dirty memory is taken, for one pass over all ranges).
 
 #![deny(unsafe_code)]
 
@@ -69,6 +73,9 @@ mod command;
 mod devicetree;
 mod driver;
 mod ledger;
+mod place;
+mod ranges;
+mod scrubber;
 mod secure_world;
 
 /// What the module's drivers share.
@@ -168,4 +175,14 @@ module! {
     authors: ["Ringfence"],
     description: "dma-buf heaps on carveouts, optionally protected by OP-TEE",
     license: "GPL",
+    params: {
+        scrub_rate: u32 {
+            default: 1024,
+            description: "MiB that are zeroed in the background in a second, at most, for each heap; 0: none, memory is zeroed when it is allocated",
+        },
+        trust_cleared: bool {
+            default: false,
+            description: "Take unprotected carveouts for zeroed, as the firmware has left them",
+        },
+    },
 }

@@ -13,8 +13,10 @@ pub enum Point {
     Range,
     /// Memory for a range's record (ENOMEM).
     Record,
-    /// Zeroing a range (EIO).
+    /// Zeroing a range that is being allocated (EIO).
     Scrub,
+    /// Zeroing a window in the background (EIO).
+    Background,
     /// A command to the secure world, before it is sent (EIO).
     Tee,
     /// A command to the secure world, after it was carried out (EIO).
@@ -58,10 +60,11 @@ mod imp {
         uaccess::UserSliceReader, //
     };
 
-    const POINTS: [(&str, Point); 8] = [
+    const POINTS: [(&str, Point); 9] = [
         ("range", Point::Range),
         ("record", Point::Record),
         ("scrub", Point::Scrub),
+        ("background", Point::Background),
         ("tee", Point::Tee),
         ("answer", Point::Answer),
         ("busy", Point::Busy),
@@ -91,7 +94,9 @@ mod imp {
                 return Err(match point {
                     Point::Range | Point::Record | Point::Export => ENOMEM,
                     Point::Busy => EBUSY,
-                    Point::Scrub | Point::Tee | Point::Answer | Point::Map => EIO,
+                    Point::Scrub | Point::Background | Point::Tee | Point::Answer | Point::Map => {
+                        EIO
+                    }
                 });
             }
         }

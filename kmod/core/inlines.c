@@ -27,6 +27,11 @@ void ringfence_cond_resched(void)
 	cond_resched();
 }
 
+struct workqueue_struct *ringfence_workqueue(void)
+{
+	return alloc_workqueue("ringfence", WQ_UNBOUND | WQ_FREEZABLE | WQ_SYSFS, 0);
+}
+
 /*
  * Not by way of bindgen's task_struct: where a member is an empty structure with
  * an alignment (sched_statistics without CONFIG_SCHEDSTATS), what follows it lies

@@ -10,10 +10,12 @@
 #include <linux/module.h>
 #include <linux/scatterlist.h>
 #include <linux/types.h>
+#include <linux/workqueue.h>
 
 void ringfence_module_get(struct module *module);
 bool ringfence_fatal_signal_pending(void);
 void ringfence_cond_resched(void);
+struct workqueue_struct *ringfence_workqueue(void);
 int ringfence_current_tgid(void);
 void ringfence_current_comm(char *comm);
 

@@ -9,7 +9,9 @@
 //! allocations answer ENODEV. A later backend of the same name revives the heap.
 //!
 //! Nobody calls into a backend without a reference to its module ([`Entered`]),
-//! and every buffer holds one, so that a module in use can't be unloaded.
+//! and every buffer holds one, so that a module in use can't be unloaded. The
+//! heap's worker is the exception: it must not keep a module that nobody uses, so
+//! the backend's end waits for it instead.
 
 use crate::{
     bindings,
@@ -18,6 +20,7 @@ use crate::{
     task::Origin, //
 };
 use kernel::{
+    container_of,
     debugfs::{
         Dir,
         File, //
@@ -43,6 +46,8 @@ use kernel::{
     workqueue::{
         self,
         DelayedWork,
+        Queue,
+        Work,
         WorkItem, //
     }, //
 };
@@ -64,6 +69,30 @@ global_lock! {
 
 /// Never removed, as the module never unloads.
 static DEBUGFS: SetOnce<Dir> = SetOnce::new();
+
+/// The queue of the heaps' workers. It is never removed, as the module never
+/// unloads.
+static QUEUE: SetOnce<&'static Queue> = SetOnce::new();
+
+/// Makes the queue of the heaps' workers: not bound to a CPU, at rest while the
+/// system is suspended, and with its own attributes, such as its nice value, in
+/// `/sys/devices/virtual/workqueue/ringfence`.
+///
+/// This must be the last of the module's initialisation that can fail.
+///
+/// # Errors
+///
+/// `ENOMEM`.
+pub(crate) fn start() -> Result {
+    // SAFETY: Makes a queue, or answers NULL.
+    let queue = unsafe { bindings::ringfence_workqueue() };
+    if queue.is_null() {
+        return Err(ENOMEM);
+    }
+    // SAFETY: The queue is valid, and is never destroyed.
+    QUEUE.populate(unsafe { Queue::from_raw(queue) });
+    Ok(())
+}
 
 /// Prepares the registry.
 ///
@@ -98,8 +127,12 @@ pub struct HeapInfo {
     pub flags: u32,
     /// Bytes.
     pub size: u64,
-    /// Bytes not allocated.
+    /// Bytes not allocated: [`clean`](Self::clean) and [`dirty`](Self::dirty).
     pub free: u64,
+    /// Bytes that can be handed out without being zeroed by the heap.
+    pub clean: u64,
+    /// Bytes that are to be zeroed before they are handed out.
+    pub dirty: u64,
     /// Bytes of the longest free run.
     pub largest_free: u64,
     /// Bytes kept back because the secure world could not open them.
@@ -153,6 +186,12 @@ pub trait Backend: Send + Sync + Sized + 'static {
 
     /// Tries once more to settle ranges that could not be given back.
     fn retry(this: &Arc<Self>, why: Retry);
+
+    /// Does a short spell of the work that nobody waits for, and answers after how
+    /// many milliseconds to be called again; `None` is to wait for [`Heap::wake`].
+    ///
+    /// It is not called any more when [`Attachment`]'s drop is over.
+    fn background(&self) -> Option<Msecs>;
 }
 
 /// [`Backend`] without its associated items.
@@ -161,6 +200,7 @@ trait Serve: Send + Sync {
     fn info(&self) -> HeapInfo;
     fn ranges(&self) -> Result<KVVec<RangeLine>>;
     fn retry(&self, why: Retry);
+    fn background(&self) -> Option<Msecs>;
 }
 
 struct Server<B>(Arc<B>);
@@ -180,6 +220,10 @@ impl<B: Backend> Serve for Server<B> {
 
     fn retry(&self, why: Retry) {
         B::retry(&self.0, why);
+    }
+
+    fn background(&self) -> Option<Msecs> {
+        self.0.background()
     }
 }
 
@@ -229,6 +273,7 @@ struct State {
 /// The heap's directory in debugfs.
 struct Files {
     _ranges: Pin<KBox<File<Arc<Heap>>>>,
+    _stats: Pin<KBox<File<Arc<Heap>>>>,
     _retry: Pin<KBox<File<Arc<Heap>>>>,
 }
 
@@ -243,18 +288,43 @@ pub struct Heap {
     #[pin]
     state: Mutex<State>,
     #[pin]
-    retry: DelayedWork<Heap>,
+    retry: DelayedWork<Heap, RETRY>,
+    #[pin]
+    background: DelayedWork<Heap, BACKGROUND>,
 }
+
+/// The number of [`Heap::retry`] among a heap's works.
+const RETRY: u64 = 0;
+/// The number of [`Heap::background`].
+const BACKGROUND: u64 = 1;
 
 impl_has_delayed_work! {
-    impl HasDelayedWork<Self> for Heap { self.retry }
+    impl HasDelayedWork<Self, 0> for Heap { self.retry }
+    impl HasDelayedWork<Self, 1> for Heap { self.background }
 }
 
-impl WorkItem for Heap {
+impl WorkItem<RETRY> for Heap {
     type Pointer = Arc<Heap>;
 
     fn run(this: Arc<Heap>) {
         this.retry_now(Retry::Timer);
+    }
+}
+
+impl WorkItem<BACKGROUND> for Heap {
+    type Pointer = Arc<Heap>;
+
+    fn run(this: Arc<Heap>) {
+        let backend = match &this.state.lock().backend {
+            Some(attached) => attached.backend.clone(),
+            None => return,
+        };
+        // The attachment's drop waits for this to return, and has the last reference.
+        let again = backend.background();
+        drop(backend);
+        if let Some(delay) = again {
+            Heap::wake_after(&this, delay);
+        }
     }
 }
 
@@ -283,6 +353,7 @@ impl Heap {
                     files: None,
                 }),
                 retry <- new_delayed_work!("ringfence_retry"),
+                background <- new_delayed_work!("ringfence_background"),
             }),
             GFP_KERNEL,
         )?;
@@ -324,6 +395,7 @@ impl Heap {
             state.files = Files::new(heap).ok();
         }
         state.backend = Some(Attached { backend, owner });
+        Self::wake(heap);
         Ok(Attachment { heap: heap.clone() })
     }
 
@@ -332,7 +404,36 @@ impl Heap {
     /// When the backend is gone by then, nothing happens.
     pub fn retry_after(heap: &Arc<Heap>, delay: Msecs) {
         // Refused when it is waiting already, which is as good.
-        let _ = workqueue::system_long().enqueue_delayed(heap.clone(), msecs_to_jiffies(delay));
+        let _ = workqueue::system_long()
+            .enqueue_delayed::<_, RETRY>(heap.clone(), msecs_to_jiffies(delay));
+    }
+
+    /// Calls the backend's [`Backend::background`] soon. A new backend is called
+    /// without this.
+    pub fn wake(heap: &Arc<Heap>) {
+        Self::wake_after(heap, 0);
+    }
+
+    fn wake_after(heap: &Arc<Heap>, delay: Msecs) {
+        if let Some(queue) = QUEUE.as_ref() {
+            // Refused when it is waiting already, which is as good.
+            let _ = queue.enqueue_delayed::<_, BACKGROUND>(heap.clone(), msecs_to_jiffies(delay));
+        }
+    }
+
+    /// Waits until the worker does not use a backend that was taken away.
+    fn flush(&self) {
+        // SAFETY: The work lives as long as the heap, and nobody holds a lock that it wants. It is
+        // the `work` of a `delayed_work`, as `DelayedWork` promises.
+        unsafe {
+            let work = DelayedWork::raw_as_work(&raw const self.background);
+            let work = Work::raw_get(work);
+            kernel::bindings::flush_delayed_work(container_of!(
+                work,
+                kernel::bindings::delayed_work,
+                work
+            ));
+        }
     }
 
     fn retry_now(&self, why: Retry) {
@@ -390,6 +491,18 @@ impl Heap {
         Ok(())
     }
 
+    fn show_stats(heap: &Arc<Heap>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let info = heap.info();
+        writeln!(f, "size {}", info.size)?;
+        writeln!(f, "free {}", info.free)?;
+        writeln!(f, "clean {}", info.clean)?;
+        writeln!(f, "dirty {}", info.dirty)?;
+        writeln!(f, "largest_free {}", info.largest_free)?;
+        writeln!(f, "quarantined {}", info.quarantined)?;
+        writeln!(f, "protected {}", info.protected_bytes)?;
+        writeln!(f, "buffers {}", info.buffers)
+    }
+
     fn write_retry(heap: &Arc<Heap>, _reader: &mut UserSliceReader) -> Result {
         heap.retry_now(Retry::Request);
         Ok(())
@@ -402,6 +515,10 @@ impl Files {
         Ok(Self {
             _ranges: KBox::pin_init(
                 dir.read_callback_file(c"ranges", heap.clone(), &Heap::show_ranges),
+                GFP_KERNEL,
+            )?,
+            _stats: KBox::pin_init(
+                dir.read_callback_file(c"stats", heap.clone(), &Heap::show_stats),
                 GFP_KERNEL,
             )?,
             _retry: KBox::pin_init(
@@ -430,6 +547,7 @@ pub struct Attachment {
 impl Drop for Attachment {
     fn drop(&mut self) {
         let attached = self.heap.state.lock().backend.take();
+        self.heap.flush();
         // Outside of the lock: this may be the backend's end.
         drop(attached);
     }

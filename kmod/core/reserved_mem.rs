@@ -6,7 +6,6 @@ use crate::{
     attachment::PhysRange,
     bindings,
     firmware_node::Node,
-    inject,
     task, //
 };
 use kernel::{
@@ -19,11 +18,15 @@ use kernel::{
     fmt,
     page::PAGE_SIZE,
     prelude::*,
-    str::CString, //
+    str::CString,
+    sync::barrier::{
+        mb,
+        Write, //
+    }, //
 };
 
 /// Bytes that are mapped at a time for zeroing: one block mapping.
-const WINDOW: u64 = 0x20_0000;
+pub const WINDOW: u64 = 0x20_0000;
 
 /// Why a device's `memory-region` can't be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,7 +152,6 @@ impl Region {
         {
             return Err(EINVAL);
         }
-        inject::check(inject::Point::Scrub)?;
         for window in windows(range) {
             task::pause()?;
             // SAFETY: The window is in the region, which by the type invariants nobody else uses.
@@ -199,18 +201,22 @@ fn base_name(node: &FwNode) -> Option<CString> {
     CString::try_from_fmt(fmt!("{}", base)).ok()
 }
 
+/// The first part of a range, up to the next multiple of [`WINDOW`].
+pub fn first_window(range: PhysRange) -> PhysRange {
+    PhysRange {
+        start: range.start,
+        size: range.size.min(WINDOW - range.start % WINDOW),
+    }
+}
+
 /// Cuts a range at every multiple of [`WINDOW`].
 fn windows(range: PhysRange) -> impl Iterator<Item = PhysRange> {
-    let end = range.start + range.size;
-    let mut start = range.start;
+    let mut left = range;
     core::iter::from_fn(move || {
-        (start < end).then(|| {
-            let next = (start / WINDOW + 1).saturating_mul(WINDOW).min(end);
-            let window = PhysRange {
-                start,
-                size: next - start,
-            };
-            start = next;
+        (left.size > 0).then(|| {
+            let window = first_window(left);
+            left.start += window.size;
+            left.size -= window.size;
             window
         })
     })
@@ -230,10 +236,11 @@ unsafe fn zero(range: PhysRange) -> Result {
         return Err(ENOMEM);
     }
     // SAFETY: The mapping has `size` bytes, and nobody else knows it.
-    unsafe {
-        core::ptr::write_bytes(address.cast::<u8>(), 0, size);
-        kernel::bindings::memunmap(address);
-    }
+    unsafe { core::ptr::write_bytes(address.cast::<u8>(), 0, size) };
+    // The zeros are in memory before anybody, also a device, writes over them.
+    mb(Write);
+    // SAFETY: The mapping was made above, and is not used any more.
+    unsafe { kernel::bindings::memunmap(address) };
     Ok(())
 }
 
@@ -258,6 +265,15 @@ mod tests {
             sizes(0x1000, 2 * WINDOW),
             [WINDOW - 0x1000, WINDOW, 0x1000, 0]
         );
+    }
+
+    #[test]
+    fn the_last_window_of_the_address_space_ends_with_it() {
+        let last = PhysRange {
+            start: u64::MAX - 0xfff,
+            size: 0xfff,
+        };
+        assert_eq!(first_window(last).size, last.size);
     }
 
     #[test]

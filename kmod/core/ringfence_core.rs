@@ -50,6 +50,7 @@ impl InPlaceModule for Core {
         try_pin_init!(Self {
             chardev <- MiscDeviceRegistration::register(chardev::OPTIONS),
             _: {
+                registry::start()?;
                 inject::init();
                 // SAFETY: This module is being initialised, so it is alive.
                 unsafe { bindings::ringfence_module_get(module.as_ptr()) };

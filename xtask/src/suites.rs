@@ -63,7 +63,8 @@ const NO_TEE: Conditions = Conditions {
 pub const GUEST: [GuestBoot; 2] = [
     GuestBoot {
         suites: &[
-            "heaps", "protect", "tee", "dmabuf", "command", "recovery", "inject", "modules",
+            "heaps", "protect", "tee", "dmabuf", "command", "recovery", "inject", "stale",
+            "modules",
         ],
         conditions: DEFAULT,
     },

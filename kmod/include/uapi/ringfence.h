@@ -54,8 +54,9 @@ struct ringfence_buffer_info {
  * @index: in: number of the heap, from 0
  * @flags: out: RINGFENCE_*
  * @size: out: bytes that the heap has
- * @free: out: bytes not allocated
- * @largest_free: out: bytes of the longest free run
+ * @free: out: bytes not allocated, whether they are zeroed already or will be
+ *	when they are handed out
+ * @largest_free: out: bytes of the longest run of these
  * @quarantined: out: bytes not handed out again, because the secure world
  *	could not, or could not yet, open them
  * @protected_bytes: out: bytes that are fenced now

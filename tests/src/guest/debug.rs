@@ -48,11 +48,36 @@ fn line(text: &str) -> Option<RangeLine> {
 
 /// The allocated ranges of a heap, in order of address.
 pub fn ranges(heap: &str) -> anyhow::Result<Vec<RangeLine>> {
+    let mut lines = all_ranges(heap)?;
+    lines.retain(|line| line.state != DIRTY);
+    Ok(lines)
+}
+
+/// The ranges of a heap that are free, but not zeroed yet, in order of address.
+pub fn dirty_ranges(heap: &str) -> anyhow::Result<Vec<RangeLine>> {
+    let mut lines = all_ranges(heap)?;
+    lines.retain(|line| line.state == DIRTY);
+    Ok(lines)
+}
+
+/// How a range stands that nobody has, and that is not zeroed yet.
+const DIRTY: &str = "dirty";
+
+fn all_ranges(heap: &str) -> anyhow::Result<Vec<RangeLine>> {
     let path = PathBuf::from(ROOT).join(heap).join("ranges");
     let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     text.lines()
         .map(|text| line(text).with_context(|| format!("{}: {text:?}", path.display())))
         .collect()
+}
+
+/// A figure of a heap's `stats` file.
+pub fn figure(heap: &str, name: &str) -> anyhow::Result<u64> {
+    let path = PathBuf::from(ROOT).join(heap).join("stats");
+    let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    text.lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+        .with_context(|| format!("{}: no {name} in {text:?}", path.display()))
 }
 
 /// Calls `allocate`, and finds the one range that is new after it.

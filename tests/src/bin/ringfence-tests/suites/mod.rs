@@ -13,6 +13,7 @@ mod no_tee;
 mod protect;
 mod recovery;
 mod region;
+mod stale;
 mod tee;
 
 use std::env;
@@ -54,7 +55,7 @@ struct Suite {
 }
 
 /// All suites. One that unloads modules comes after those that need them.
-const SUITES: [Suite; 9] = [
+const SUITES: [Suite; 10] = [
     Suite {
         name: "heaps",
         boot: Boot::Default,
@@ -89,6 +90,11 @@ const SUITES: [Suite; 9] = [
         name: "inject",
         boot: Boot::Default,
         tests: inject::TESTS,
+    },
+    Suite {
+        name: "stale",
+        boot: Boot::Default,
+        tests: stale::TESTS,
     },
     Suite {
         name: "modules",

@@ -34,14 +34,14 @@ pub const TESTS: &[Test] = &[
 const PAGE: u64 = 4096;
 
 /// A reference to a module is given back a moment after its last user.
-fn unload_carveout() -> anyhow::Result<()> {
+pub fn unload_carveout() -> anyhow::Result<()> {
     deadline::until(Duration::from_secs(60), "rmmod ringfence_carveout", || {
         module::unload(CARVEOUT).map(Some).map_err(Into::into)
     })
 }
 
 /// Waits until all heaps are there again.
-fn all_online() -> anyhow::Result<()> {
+pub fn all_online() -> anyhow::Result<()> {
     deadline::until(Duration::from_secs(60), "all heaps online", || {
         for declared in &DECLARED {
             if !heap_info(declared.name)?.online {

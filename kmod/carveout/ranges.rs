@@ -1,0 +1,700 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Who has which range of a carveout: what its lock protects.
+//!
+//! The allocator knows memory that is allocated and memory that is free, and what
+//! it has free is clean. Memory that nobody has, but of unknown content, is
+//! *dirty*: allocated for the allocator, and free for everybody else. A range
+//! moves between the trees of allocated and of dirty ranges with its node, so
+//! that giving it back needs no memory.
+
+use kernel::{
+    prelude::*,
+    rbtree::{
+        RBTree,
+        RBTreeNode,
+        RBTreeNodeReservation, //
+    }, //
+};
+use ringfence_core::{
+    attachment::PhysRange,
+    registry::RangeLine,
+    reserved_mem,
+    task::Origin, //
+};
+use ringfence_range_alloc::{
+    AllocError,
+    Group,
+    Handle,
+    Placement,
+    Range,
+    RangeAllocator,
+    Record,
+    Request, //
+};
+
+use crate::place::{
+    self,
+    Place,
+    Use, //
+};
+
+/// Dirty ranges of which a region consists at first, at most.
+const FIRST_PIECES: u64 = 256;
+
+/// How a range stands that the allocator has allocated.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RangeState {
+    /// On its way to become a buffer.
+    Preparing,
+    /// A buffer, open to the normal world.
+    Open,
+    /// A buffer, fenced off.
+    Protected,
+    /// A buffer of which the secure world does not know any more.
+    Lost,
+    /// No buffer any more; it waits until the secure world opens it.
+    Waiting,
+    /// No buffer any more; the secure world could not open it.
+    Quarantined,
+    /// Nobody's; it waits until it is zeroed, or is taken over as it is.
+    Dirty,
+}
+
+impl RangeState {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Preparing => "preparing",
+            Self::Open => "open",
+            Self::Protected => "protected",
+            Self::Lost => "lost",
+            Self::Waiting => "waiting",
+            Self::Quarantined => "quarantined",
+            Self::Dirty => "dirty",
+        }
+    }
+
+    fn is_buffer(self) -> bool {
+        matches!(self, Self::Open | Self::Protected | Self::Lost)
+    }
+
+    fn is_kept_back(self) -> bool {
+        matches!(self, Self::Waiting | Self::Quarantined)
+    }
+
+    fn is_fenced(self) -> bool {
+        matches!(self, Self::Protected | Self::Waiting | Self::Quarantined)
+    }
+}
+
+/// A range that the allocator has allocated.
+pub(crate) struct Tracked {
+    handle: Handle,
+    size: u64,
+    state: RangeState,
+    origin: Origin,
+    /// Bytes at the start of a dirty range that are zeroed already.
+    scrubbed: u64,
+}
+
+impl Tracked {
+    fn new(range: &Range, state: RangeState, origin: Origin) -> Self {
+        Self {
+            handle: range.handle,
+            size: range.size,
+            state,
+            origin,
+            scrubbed: 0,
+        }
+    }
+
+    fn dirty(range: &Range, scrubbed: u64) -> Self {
+        Self {
+            scrubbed,
+            ..Self::new(range, RangeState::Dirty, Origin::kernel())
+        }
+    }
+}
+
+type Node = RBTreeNode<u64, Tracked>;
+type NodeReservation = RBTreeNodeReservation<u64, Tracked>;
+
+/// Memory for the records of [`Ranges::take`].
+pub(crate) struct Nodes {
+    place: NodeReservation,
+    left: NodeReservation,
+    right: NodeReservation,
+}
+
+impl Nodes {
+    pub(crate) fn new() -> Result<Self> {
+        Ok(Self {
+            place: NodeReservation::new(GFP_KERNEL)?,
+            left: NodeReservation::new(GFP_KERNEL)?,
+            right: NodeReservation::new(GFP_KERNEL)?,
+        })
+    }
+}
+
+/// A range that was made free of dirty memory, and what of it is to be zeroed.
+pub(crate) struct Taken {
+    pub(crate) range: PhysRange,
+    pub(crate) to_scrub: Option<PhysRange>,
+}
+
+/// Bytes and buffers, as they are now.
+pub(crate) struct Figures {
+    pub(crate) size: u64,
+    /// Bytes that are free and zeroed.
+    pub(crate) clean: u64,
+    /// Bytes that are free and of unknown content.
+    pub(crate) dirty: u64,
+    /// Bytes of the longest run of clean and dirty memory.
+    pub(crate) largest_free: u64,
+    pub(crate) kept_back: u64,
+    pub(crate) fenced: u64,
+    pub(crate) buffers: u32,
+}
+
+/// What changes in a carveout, under one short lock.
+pub(crate) struct Ranges {
+    region: PhysRange,
+    granule: u64,
+    /// What it has free is clean.
+    allocator: RangeAllocator<KVVec<Record>, KVVec<Group>>,
+    max_live: usize,
+    /// Allocated ranges, by physical address.
+    tracked: RBTree<u64, Tracked>,
+    /// Dirty ranges, by physical address.
+    dirty: RBTree<u64, Tracked>,
+    dirty_bytes: u64,
+    buffers: u32,
+    kept_back: u64,
+    fenced: u64,
+}
+
+impl Ranges {
+    /// Everything is free and clean.
+    pub(crate) fn new(
+        region: PhysRange,
+        granule: u64,
+        allocator: RangeAllocator<KVVec<Record>, KVVec<Group>>,
+        max_live: usize,
+    ) -> Self {
+        Self {
+            region,
+            granule,
+            allocator,
+            max_live,
+            tracked: RBTree::new(),
+            dirty: RBTree::new(),
+            dirty_bytes: 0,
+            buffers: 0,
+            kept_back: 0,
+            fenced: 0,
+        }
+    }
+
+    /// Makes all of a new carveout dirty, in pieces that become clean one by one.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn soil_all(&mut self) -> Result {
+        let mut left = self.region.size;
+        let piece = first_piece(self.region.size, self.granule, self.max_live);
+        while left > 0 {
+            let range = self
+                .allocator
+                .alloc(Request {
+                    size: piece.min(left),
+                    align: self.granule,
+                    placement: Placement::Bottom,
+                })
+                .map_err(|_| EINVAL)?;
+            let tracked = Tracked::dirty(&range, 0);
+            self.dirty
+                .try_create_and_insert(range.start, tracked, GFP_KERNEL)?;
+            self.dirty_bytes += range.size;
+            left = left.saturating_sub(range.size);
+        }
+        Ok(())
+    }
+
+    /// Whether nothing is allocated.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.tracked.is_empty()
+    }
+
+    /// Takes clean memory, in a time that does not depend on how much.
+    pub(crate) fn allocate(
+        &mut self,
+        node: NodeReservation,
+        size: u64,
+        origin: Origin,
+    ) -> Result<PhysRange, AllocError> {
+        let range = self.allocator.alloc(Request {
+            size,
+            align: self.granule,
+            placement: Placement::Bottom,
+        })?;
+        Ok(self.track(node, &range, RangeState::Preparing, origin))
+    }
+
+    /// Takes this very range, which must be free and clean.
+    pub(crate) fn allocate_at(
+        &mut self,
+        node: NodeReservation,
+        start: u64,
+        size: u64,
+    ) -> Result<PhysRange, AllocError> {
+        let range = self.allocator.alloc_at(start, size)?;
+        Ok(self.track(node, &range, RangeState::Waiting, Origin::kernel()))
+    }
+
+    /// Takes memory of which a part is dirty.
+    ///
+    /// The place is the [`place::cheapest`]: a step for each allocated and each dirty
+    /// range finds it. The caller holds the lock that keeps windows of dirty ranges
+    /// from being zeroed meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// `NoSpace` when nothing fits, even if all were clean; `NoRecord` when there
+    /// are too many ranges.
+    pub(crate) fn take(
+        &mut self,
+        nodes: Nodes,
+        size: u64,
+        origin: Origin,
+    ) -> Result<Taken, AllocError> {
+        let size = size
+            .checked_next_multiple_of(self.granule)
+            .ok_or(AllocError::OutOfBounds)?;
+        let ranges = in_order(&self.tracked, &self.dirty).map(|(&start, tracked)| {
+            let used = match tracked.state {
+                RangeState::Dirty => Use::Dirty,
+                _ => Use::Taken,
+            };
+            (
+                PhysRange {
+                    start,
+                    size: tracked.size,
+                },
+                used,
+            )
+        });
+        let place =
+            place::cheapest(self.region, ranges, size, self.granule).ok_or(AllocError::NoSpace)?;
+        let removed = place.dirty.map_or(0, |dirt| dirt.ranges);
+        let live = self.allocator.stats().live;
+        if live.saturating_sub(removed) + place.records() > self.max_live {
+            return Err(AllocError::NoRecord);
+        }
+
+        let (left, right) = self.clear(&place);
+        // All of this is free now, and there are records enough: nothing can fail.
+        if let Some(left) = left {
+            self.keep_dirty(nodes.left, left)?;
+        }
+        if let Some(right) = right {
+            self.keep_dirty(nodes.right, right)?;
+        }
+        let range = self.allocator.alloc_at(place.start, size)?;
+        Ok(Taken {
+            range: self.track(nodes.place, &range, RangeState::Preparing, origin),
+            to_scrub: place.to_scrub(),
+        })
+    }
+
+    /// Makes the dirty ranges in a place free for the allocator, and answers what
+    /// of them lies outside, on the left and on the right.
+    fn clear(&mut self, place: &Place) -> (Option<Rest>, Option<Rest>) {
+        let (mut left, mut right) = (None, None);
+        let mut next = place.dirty.map(|dirt| dirt.first);
+        while let Some(start) = next {
+            let Some(node) = self.dirty.remove_node(&start) else {
+                break;
+            };
+            let (_, range) = node.to_key_value();
+            self.dirty_bytes = self.dirty_bytes.saturating_sub(range.size);
+            self.free(start, range.handle);
+            let end = start + range.size;
+            let clean_end = start + range.scrubbed;
+            if start < place.start {
+                left = Some(Rest {
+                    start,
+                    size: place.start - start,
+                    scrubbed: clean_end.min(place.start) - start,
+                });
+            }
+            if end > place.end {
+                right = Some(Rest {
+                    start: place.end,
+                    size: end - place.end,
+                    scrubbed: clean_end.saturating_sub(place.end),
+                });
+            }
+            next = self
+                .dirty
+                .cursor_lower_bound(&place.start)
+                .map(|cursor| *cursor.current().0)
+                .filter(|&start| start < place.end);
+        }
+        (left, right)
+    }
+
+    fn keep_dirty(&mut self, node: NodeReservation, rest: Rest) -> Result<(), AllocError> {
+        let range = self.allocator.alloc_at(rest.start, rest.size)?;
+        let tracked = Tracked::dirty(&range, rest.scrubbed);
+        self.dirty.insert(node.into_node(range.start, tracked));
+        self.dirty_bytes += range.size;
+        Ok(())
+    }
+
+    fn track(
+        &mut self,
+        node: NodeReservation,
+        range: &Range,
+        state: RangeState,
+        origin: Origin,
+    ) -> PhysRange {
+        let tracked = Tracked::new(range, state, origin);
+        self.tracked.insert(node.into_node(range.start, tracked));
+        self.count(state, range.size, Sign::Plus);
+        PhysRange {
+            start: range.start,
+            size: range.size,
+        }
+    }
+
+    /// Shows and counts an allocated range as `state` from now on.
+    pub(crate) fn set_state(&mut self, start: u64, state: RangeState) {
+        let Some(tracked) = self.tracked.get_mut(&start) else {
+            return;
+        };
+        let size = tracked.size;
+        let old = core::mem::replace(&mut tracked.state, state);
+        self.count(old, size, Sign::Minus);
+        self.count(state, size, Sign::Plus);
+    }
+
+    /// Gives back an allocated range that is clean. The node is for the caller to
+    /// drop, outside of the lock.
+    pub(crate) fn release(&mut self, start: u64) -> Option<Node> {
+        let handle = self.tracked.get(&start)?.handle;
+        let node = self.untrack(start);
+        self.free(start, handle);
+        node
+    }
+
+    /// Makes an allocated range dirty.
+    pub(crate) fn soil(&mut self, start: u64) {
+        let Some(node) = self.untrack(start) else {
+            return;
+        };
+        self.dirty.insert(node);
+        if let Some(range) = self.dirty.get_mut(&start) {
+            range.state = RangeState::Dirty;
+            range.origin = Origin::kernel();
+            range.scrubbed = 0;
+            self.dirty_bytes += range.size;
+        }
+    }
+
+    fn untrack(&mut self, start: u64) -> Option<Node> {
+        let tracked = self.tracked.get(&start)?;
+        let (size, state) = (tracked.size, tracked.state);
+        self.count(state, size, Sign::Minus);
+        self.tracked.remove_node(&start)
+    }
+
+    /// The next part of a dirty range to be zeroed, and where that range begins.
+    pub(crate) fn next_window(&self) -> Option<(u64, PhysRange)> {
+        let cursor = self.dirty.cursor_front()?;
+        let (&start, range) = cursor.current();
+        let left = PhysRange {
+            start: start + range.scrubbed,
+            size: range.size - range.scrubbed,
+        };
+        Some((start, reserved_mem::first_window(left)))
+    }
+
+    /// Takes note that a window of the dirty range at `start` is zeroed. When it
+    /// was the last one the range becomes clean, and its node is for the caller to
+    /// drop, outside of the lock.
+    pub(crate) fn scrubbed(&mut self, start: u64, window: PhysRange) -> Option<Node> {
+        let range = self.dirty.get_mut(&start)?;
+        range.scrubbed = window.start + window.size - start;
+        if range.scrubbed < range.size {
+            return None;
+        }
+        let (handle, size) = (range.handle, range.size);
+        self.dirty_bytes = self.dirty_bytes.saturating_sub(size);
+        self.free(start, handle);
+        self.dirty.remove_node(&start)
+    }
+
+    fn free(&mut self, start: u64, handle: Handle) {
+        if let Err(error) = self.allocator.free(handle) {
+            pr_err!("range {:#x} can't be freed: {:?}\n", start, error);
+        }
+    }
+
+    /// The figures. With dirty memory about, the longest run takes a step for each
+    /// allocated range.
+    pub(crate) fn figures(&self) -> Figures {
+        let stats = self.allocator.stats();
+        let largest_free = if self.dirty_bytes == 0 {
+            stats.largest_free
+        } else {
+            let taken = self.tracked.iter().map(|(&start, tracked)| PhysRange {
+                start,
+                size: tracked.size,
+            });
+            place::longest_run(self.region, taken)
+        };
+        Figures {
+            size: stats.size,
+            clean: stats.free,
+            dirty: self.dirty_bytes,
+            largest_free,
+            kept_back: self.kept_back,
+            fenced: self.fenced,
+            buffers: self.buffers,
+        }
+    }
+
+    /// The first range at or behind `address` that is not free and clean.
+    pub(crate) fn line_from(&self, address: u64) -> Option<RangeLine> {
+        let tracked = self.tracked.cursor_lower_bound(&address);
+        let dirty = self.dirty.cursor_lower_bound(&address);
+        let (&start, range) = [&tracked, &dirty]
+            .into_iter()
+            .filter_map(|cursor| Some(cursor.as_ref()?.current()))
+            .min_by_key(|&(&start, _)| start)?;
+        Some(RangeLine {
+            start,
+            size: range.size,
+            state: range.state.name(),
+            origin: range.origin,
+        })
+    }
+
+    /// Counts `size` bytes in, or out of, what `state` counts as.
+    fn count(&mut self, state: RangeState, size: u64, sign: Sign) {
+        let apply = |total: u64, part: u64| match sign {
+            Sign::Plus => total.saturating_add(part),
+            Sign::Minus => total.saturating_sub(part),
+        };
+        if state.is_buffer() {
+            // CAST: There are at most `max_live` buffers.
+            self.buffers = apply(self.buffers.into(), 1) as u32;
+        }
+        if state.is_kept_back() {
+            self.kept_back = apply(self.kept_back, size);
+        }
+        if state.is_fenced() {
+            self.fenced = apply(self.fenced, size);
+        }
+    }
+}
+
+/// What is left of a dirty range beside a place.
+struct Rest {
+    start: u64,
+    size: u64,
+    scrubbed: u64,
+}
+
+#[derive(Clone, Copy)]
+enum Sign {
+    Plus,
+    Minus,
+}
+
+/// The ranges of two trees, in order of address.
+fn in_order<'a>(
+    one: &'a RBTree<u64, Tracked>,
+    other: &'a RBTree<u64, Tracked>,
+) -> impl Iterator<Item = (&'a u64, &'a Tracked)> {
+    let mut one = one.iter().peekable();
+    let mut other = other.iter().peekable();
+    core::iter::from_fn(move || match (one.peek(), other.peek()) {
+        (Some((left, _)), Some((right, _))) if left < right => one.next(),
+        (_, Some(_)) => other.next(),
+        (_, None) => one.next(),
+    })
+}
+
+/// Bytes of the pieces of which a region consists that was never scrubbed: few
+/// enough to leave most records to buffers.
+fn first_piece(size: u64, granule: u64, max_live: usize) -> u64 {
+    // CAST: Widening.
+    let pieces = FIRST_PIECES.min((max_live as u64 / 4).max(1));
+    size.div_ceil(pieces)
+        .max(reserved_mem::WINDOW)
+        .next_multiple_of(granule.max(reserved_mem::WINDOW))
+}
+
+#[cfg(RINGFENCE_TEST)]
+#[kunit_tests(ringfence_carveout_ranges)]
+mod tests {
+    use super::*;
+    use ringfence_range_alloc::Geometry;
+
+    const ALL: [RangeState; 7] = [
+        RangeState::Preparing,
+        RangeState::Open,
+        RangeState::Protected,
+        RangeState::Lost,
+        RangeState::Waiting,
+        RangeState::Quarantined,
+        RangeState::Dirty,
+    ];
+
+    const WINDOW: u64 = reserved_mem::WINDOW;
+    const PAGE: u64 = 0x1000;
+    const REGION: PhysRange = PhysRange {
+        start: 0x8000_0000,
+        size: 4 * WINDOW,
+    };
+
+    fn ranges(max_live: usize) -> Result<Ranges> {
+        let geometry = Geometry {
+            base: REGION.start,
+            size: REGION.size,
+            granule: PAGE,
+        };
+        let needed = geometry.metadata_size(max_live).map_err(|_| EINVAL)?;
+        let allocator = RangeAllocator::new(
+            geometry,
+            max_live,
+            KVVec::from_elem(Record::default(), needed.records, GFP_KERNEL)?,
+            KVVec::from_elem(Group::default(), needed.groups, GFP_KERNEL)?,
+        )
+        .map_err(|_| EINVAL)?;
+        Ok(Ranges::new(REGION, PAGE, allocator, max_live))
+    }
+
+    fn allocate(ranges: &mut Ranges, size: u64) -> Result<Result<PhysRange, AllocError>> {
+        let node = NodeReservation::new(GFP_KERNEL)?;
+        Ok(ranges.allocate(node, size, Origin::kernel()))
+    }
+
+    fn take(ranges: &mut Ranges, size: u64) -> Result<Result<Taken, AllocError>> {
+        Ok(ranges.take(Nodes::new()?, size, Origin::kernel()))
+    }
+
+    /// Scrubs without touching memory, and answers the number of windows.
+    fn scrub_all(ranges: &mut Ranges) -> usize {
+        let mut windows = 0;
+        while let Some((start, window)) = ranges.next_window() {
+            ranges.scrubbed(start, window);
+            windows += 1;
+        }
+        windows
+    }
+
+    #[test]
+    fn what_is_kept_back_is_fenced_and_no_buffer() {
+        for state in ALL.into_iter().filter(|state| state.is_kept_back()) {
+            assert!(state.is_fenced());
+            assert!(!state.is_buffer());
+        }
+    }
+
+    #[test]
+    fn a_lost_or_open_buffer_does_not_count_as_fenced() {
+        assert!(!RangeState::Lost.is_fenced());
+        assert!(!RangeState::Open.is_fenced());
+        assert!(RangeState::Protected.is_fenced());
+    }
+
+    #[test]
+    fn a_region_of_unknown_content_is_dirty_and_becomes_clean() -> Result {
+        let mut ranges = ranges(64)?;
+        ranges.soil_all()?;
+        let figures = ranges.figures();
+        assert_eq!((figures.clean, figures.dirty), (0, REGION.size));
+        assert_eq!(figures.largest_free, REGION.size);
+        assert!(ranges.is_idle());
+        assert!(allocate(&mut ranges, PAGE)?.is_err());
+        assert_eq!(scrub_all(&mut ranges), 4);
+        let figures = ranges.figures();
+        assert_eq!((figures.clean, figures.dirty), (REGION.size, 0));
+        assert!(allocate(&mut ranges, REGION.size)?.is_ok());
+        Ok(())
+    }
+
+    #[test]
+    fn a_released_range_is_dirty_until_it_is_scrubbed() -> Result {
+        let mut ranges = ranges(64)?;
+        let range = allocate(&mut ranges, 3 * PAGE)?.map_err(|_| ENOMEM)?;
+        ranges.set_state(range.start, RangeState::Open);
+        assert_eq!(ranges.figures().buffers, 1);
+        ranges.soil(range.start);
+        let figures = ranges.figures();
+        assert_eq!((figures.buffers, figures.dirty), (0, 3 * PAGE));
+        assert_eq!(figures.largest_free, REGION.size);
+        assert_eq!(ranges.line_from(0).map(|line| line.state), Some("dirty"));
+        assert_eq!(scrub_all(&mut ranges), 1);
+        assert!(ranges.line_from(0).is_none());
+        Ok(())
+    }
+
+    #[test]
+    fn a_request_takes_just_what_it_needs_of_a_dirty_range() -> Result {
+        let mut ranges = ranges(64)?;
+        ranges.soil_all()?;
+        let taken = take(&mut ranges, WINDOW + PAGE)?.map_err(|_| ENOMEM)?;
+        assert_eq!(taken.range.start, REGION.start);
+        assert_eq!(taken.range.size, WINDOW + PAGE);
+        assert_eq!(taken.to_scrub.map(|range| range.size), Some(WINDOW + PAGE));
+        assert_eq!(ranges.figures().dirty, REGION.size - WINDOW - PAGE);
+        assert_eq!(
+            ranges.line_from(REGION.start + 1).map(|line| line.start),
+            Some(REGION.start + WINDOW + PAGE)
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn what_was_scrubbed_of_a_split_range_is_remembered() -> Result {
+        let mut ranges = ranges(64)?;
+        let all = allocate(&mut ranges, REGION.size)?.map_err(|_| ENOMEM)?;
+        ranges.soil(all.start);
+        let (start, window) = ranges.next_window().ok_or(EINVAL)?;
+        assert!(ranges.scrubbed(start, window).is_none());
+        take(&mut ranges, PAGE)?.map_err(|_| ENOMEM)?;
+        // The rest of the first window is zero already.
+        let (start, window) = ranges.next_window().ok_or(EINVAL)?;
+        assert_eq!(start, REGION.start + PAGE);
+        assert_eq!(window.start, REGION.start + WINDOW);
+        Ok(())
+    }
+
+    #[test]
+    fn too_many_ranges_are_told_from_too_little_memory() -> Result {
+        let mut ranges = ranges(2)?;
+        let first = allocate(&mut ranges, 4 * PAGE)?.map_err(|_| ENOMEM)?;
+        ranges.soil(first.start);
+        allocate(&mut ranges, REGION.size - 4 * PAGE)?.map_err(|_| ENOMEM)?;
+        // A part of the dirty range would make a third one.
+        let refused = take(&mut ranges, PAGE)?.err();
+        assert_eq!(refused, Some(AllocError::NoRecord));
+        let refused = take(&mut ranges, 5 * PAGE)?.err();
+        assert_eq!(refused, Some(AllocError::NoSpace));
+        assert!(take(&mut ranges, 4 * PAGE)?.is_ok());
+        Ok(())
+    }
+
+    #[test]
+    fn first_pieces_are_few_and_whole_granules() {
+        assert_eq!(first_piece(4 << 20, PAGE, 1 << 10), WINDOW);
+        assert_eq!(first_piece(192 << 20, PAGE, 1 << 14), WINDOW);
+        assert_eq!(first_piece(64 << 30, PAGE, 1 << 14), 256 << 20);
+        assert_eq!(first_piece(4 << 30, 1 << 30, 4), 4 << 30);
+        assert_eq!(first_piece(512 << 20, 1 << 25, 16), 128 << 20);
+    }
+}
