@@ -12,7 +12,8 @@
 use kernel::{
     device::Device,
     prelude::*,
-    sync::Arc, //
+    sync::Arc,
+    time::Msecs, //
 };
 use ringfence_core::{
     attachment::{
@@ -66,6 +67,10 @@ impl Backend for Floor {
     }
 
     fn retry(_this: &Arc<Self>, _why: Retry) {}
+
+    fn background(&self) -> Option<Msecs> {
+        None
+    }
 }
 
 /// A buffer without memory, which no device and no CPU can use.
