@@ -170,6 +170,10 @@ fn heading(text: &str) {
 fn run_on_host(stack: &Stack, suite: HostSuite) -> Result<Counts> {
     let mut cargo = Toolchain::detect()?.cargo();
     cargo.current_dir(workspace());
+    // These are builds for this machine, which go where the caller wants such.
+    if let Some(directory) = std::env::var_os("CARGO_TARGET_DIR") {
+        cargo.env("CARGO_TARGET_DIR", directory);
+    }
     match suite {
         HostSuite::Tests => {
             return run_cargo_tests(cargo.args(["test", "--workspace", "--locked"]))
