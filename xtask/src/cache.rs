@@ -4,6 +4,7 @@
 //! ```text
 //! out/<step>/<key>/   what a step made; complete once `.complete` is there
 //! work/<step>/        a step's own scratch that survives runs (Cargo target directories)
+//! checks/             what `.ci/run` compiles for this machine
 //! log/<step>.log      what its commands printed, last run only
 //! apt/                the private apt root
 //! keys/               secrets made on this machine (the TA's provisioning key)
@@ -97,7 +98,7 @@ impl Cache {
             let made = outputs
                 .filter_map(|entry| Some(entry.ok()?.path()))
                 .filter(|path| !is_fetched(path));
-            made.chain(["work", "log", "run"].map(|name| self.root.join(name)))
+            made.chain(["work", "checks", "log", "run"].map(|name| self.root.join(name)))
                 .collect()
         };
         for path in doomed.into_iter().filter(|path| path.exists()) {
