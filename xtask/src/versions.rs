@@ -42,8 +42,8 @@ pub struct Host {
     pub llvm: Vec<String>,
     /// Version of bindgen-cli.
     pub bindgen: String,
-    /// The devicetree validator, as pip takes it.
-    pub dtschema: String,
+    /// The devicetree validator and what it needs, as pip takes them.
+    pub dtschema: Vec<String>,
 }
 
 /// The guest's user space.

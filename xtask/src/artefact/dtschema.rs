@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{ensure, Context, Result};
 
-use crate::engine::{Job, Plan, Step};
+use crate::engine::{Plan, Step};
 
 /// Prefix of the compatible strings whose nodes are judged: QEMU's own nodes are not ours to mend.
 const OURS: &str = "ringfence";
@@ -19,31 +19,21 @@ pub struct Dtschema {
     pub step: Step,
 }
 
-/// What the validator needs besides Debian's python3-libfdt, for which the index has no binary.
-const DEPENDENCIES: [&str; 3] = ["jsonschema", "rfc3987", "ruamel.yaml"];
-
-/// Declares the validator.
-pub fn declare(plan: &mut Plan, requirement: &str) -> Result<Dtschema> {
-    let wanted = requirement.to_owned();
+/// Declares the validator, of all the packages that it takes.
+pub fn declare(plan: &mut Plan, packages: &[String]) -> Result<Dtschema> {
+    let wanted = packages.to_owned();
     let step = plan
         .step("dtschema")
-        .param("requirement", requirement)
-        .param("dependencies", DEPENDENCIES.join(" "))
+        .param("packages", packages.join(" "))
         .runs(move |job| {
-            job.run(install(job).arg("--no-deps").arg(&wanted))?;
-            job.run(install(job).args(DEPENDENCIES))
+            // Debian's own Python: another one on PATH may lack pip.
+            let mut pip = Command::new("/usr/bin/python3");
+            pip.args(["-m", "pip", "install", "--disable-pip-version-check"]);
+            pip.args(["--no-input", "--only-binary", ":all:", "--no-deps"]);
+            pip.arg("--target").arg(job.file("packages"));
+            job.run(pip.args(&wanted))
         })?;
     Ok(Dtschema { step })
-}
-
-/// `pip install` into the job's directory, of what need not be compiled.
-fn install(job: &Job) -> Command {
-    // Debian's own Python: another one on PATH may lack pip.
-    let mut pip = Command::new("/usr/bin/python3");
-    pip.args(["-m", "pip", "install", "--disable-pip-version-check"]);
-    pip.args(["--no-input", "--only-binary", ":all:", "--target"]);
-    pip.arg(job.file("packages"));
-    pip
 }
 
 impl Dtschema {
