@@ -28,8 +28,9 @@ const CRASHES: [&str; 9] = [
 /// OP-TEE's core is lost. Of a trusted application the same words are an ordinary event.
 const CORE_PANIC: [&str; 2] = ["E/TC:", " Panic "];
 
-/// A facility of the debug kernel, or a warning of any kernel, has found a fault.
-const REPORTS: [&str; 13] = [
+/// A facility of the debug kernel, a warning of any kernel, or a module's own test (KUnit) has found a
+/// fault.
+const REPORTS: [&str; 14] = [
     "BUG: ",
     "WARNING: ",
     "UBSAN: ",
@@ -43,6 +44,7 @@ const REPORTS: [&str; 13] = [
     "blocked for more than",
     "scheduling while atomic",
     "list_add corruption",
+    " not ok ",
 ];
 
 /// What a line says about the guest.
@@ -151,6 +153,7 @@ mod tests {
             "[   30.0] kmemleak: 3 new suspected memory leaks (see /sys/kernel/debug/kmemleak)",
             "[    9.0] UBSAN: array-index-out-of-bounds in x.c:1:1",
             "[    9.0] DMA-API: device driver frees DMA memory with different size",
+            "[    2.0]     not ok 3 what_is_put_is_dirty_until_the_worker_comes",
         ] {
             assert_eq!(judge(line), Some(Finding::Report), "{line}");
         }
@@ -162,6 +165,7 @@ mod tests {
             "[    0.0] DMA-API: preallocated 65536 debug entries",
             "[    5.0] devmem[123]: unhandled exception: unknown 40, ESR 0x92000028",
             "E/TC:? 0 TA panicked with code 0xdeadbeef",
+            "[    2.0]     ok 3 what_is_put_is_dirty_until_the_worker_comes",
             "[    0.0] kmemleak: Kernel memory leak detector initialized (mem pool available: 35000)",
         ] {
             assert_eq!(judge(line), None, "{line}");
