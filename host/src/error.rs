@@ -3,6 +3,7 @@
 //! Everything that can go wrong, and what to do about it.
 
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 
 use ringfence_proto::command::result;
@@ -36,6 +37,25 @@ pub enum Error {
         size: u64,
         /// Why.
         reason: AllocationFailure,
+    },
+    /// None of the heaps that were named gave a buffer.
+    #[error("no buffer of {size} bytes: {}", refusals(.refusals))]
+    Refused {
+        /// Bytes asked for.
+        size: u64,
+        /// Every heap that was asked, in order, and why it did not serve.
+        refusals: Vec<HeapRefusal>,
+    },
+    /// A request that can't be put to the driver.
+    #[error("{0}")]
+    Malformed(&'static str),
+    /// A range that the CPU can't access, or not now.
+    #[error("no access of the CPU to bytes {} to {}: {source}; they must lie in a buffer of a heap with CPU access", .range.start, .range.end)]
+    Sync {
+        /// The range, in bytes.
+        range: Range<u64>,
+        /// Why.
+        source: io::Error,
     },
     /// A file descriptor that can't be had from a process.
     #[error("there is no fd {fd} to be had from process {pid}: {source}; it must be open there, and being let to trace that process is needed")]
@@ -99,6 +119,14 @@ pub enum Error {
     WithoutTee,
 }
 
+fn refusals(refusals: &[HeapRefusal]) -> String {
+    let texts: Vec<String> = refusals
+        .iter()
+        .map(|refusal| format!("{}: {}", refusal.heap, refusal.reason))
+        .collect();
+    texts.join("; ")
+}
+
 fn list(names: &[String]) -> String {
     if names.is_empty() {
         "none; load the module ringfence_carveout".to_owned()
@@ -117,6 +145,15 @@ fn open_advice(error: &io::Error) -> &'static str {
     }
 }
 
+/// A heap that was asked and did not serve.
+#[derive(Debug)]
+pub struct HeapRefusal {
+    /// The heap's name.
+    pub heap: String,
+    /// Why.
+    pub reason: AllocationFailure,
+}
+
 /// Why a heap did not give a buffer.
 #[derive(Debug, thiserror::Error)]
 pub enum AllocationFailure {
@@ -132,6 +169,18 @@ pub enum AllocationFailure {
     /// EIO.
     #[error("the secure world refused, or answered something unknown; the kernel log says what, `ringfence status` shows what is in quarantine")]
     SecureWorld,
+    /// ENOENT: from an allocation with fallbacks only.
+    #[error("there is no such heap of Ringfence's")]
+    Unknown,
+    /// EOPNOTSUPP.
+    #[error("it can't do what is asked for (`ringfence heaps` shows what it can)")]
+    Unable,
+    /// EDQUOT.
+    #[error("a control group's limit for it is reached; see dmem.max and dmem.current of the group")]
+    Quota,
+    /// EAGAIN.
+    #[error("not without waiting until memory is zeroed; ask again, or allow the wait")]
+    NotNow,
     /// Any other errno.
     #[error("{0}; the kernel log may say more")]
     Other(#[source] io::Error),
@@ -144,6 +193,10 @@ impl From<io::Error> for AllocationFailure {
             Some(Errno::NODEV) => Self::Offline,
             Some(Errno::INVAL) => Self::Malformed,
             Some(Errno::IO) => Self::SecureWorld,
+            Some(Errno::NOENT) => Self::Unknown,
+            Some(Errno::OPNOTSUPP) => Self::Unable,
+            Some(Errno::DQUOT) => Self::Quota,
+            Some(Errno::AGAIN) => Self::NotNow,
             _ => Self::Other(error),
         }
     }

@@ -6,6 +6,7 @@
 //! | module | what it gives |
 //! |---|---|
 //! | [`heap`] | the heaps of this system, and allocation |
+//! | [`request`] | allocation with wishes and fallbacks |
 //! | [`buffer`] | an owned dma-buf, and what the driver says of any dma-buf |
 //! | [`content`] | cutting content into decrypt commands (pure) |
 //! | `secure` | the trusted application's client (feature `tee`, aarch64) |
@@ -28,6 +29,7 @@ pub mod content;
 pub mod control;
 pub mod error;
 pub mod heap;
+pub mod request;
 #[cfg(all(feature = "tee", target_arch = "aarch64"))]
 pub mod secure;
 pub mod status;

@@ -17,8 +17,12 @@ use crate::{
         Mapping, //
     },
     bindings,
+    dmem::Charge,
     inject,
-    registry::Heap, //
+    registry::{
+        Entry,
+        Heap, //
+    }, //
 };
 use kernel::{
     bindings::{
@@ -31,9 +35,13 @@ use kernel::{
         from_err_ptr,
         from_result, //
     },
+    fs::File,
     module::this_module,
     prelude::*,
-    sync::Arc, //
+    sync::{
+        aref::ARef,
+        Arc, //
+    }, //
 };
 
 /// What a buffer is, for `/dev/ringfence`.
@@ -111,8 +119,11 @@ impl<T: Exporter> Callbacks for T {
 }
 
 /// What `priv` of our dma-bufs points to.
+///
+/// The order of the fields is that of their drop: first the memory goes back.
 struct Exported {
     callbacks: KBox<dyn Callbacks>,
+    entry: Entry,
 }
 
 /// A reference to a dma-buf.
@@ -155,13 +166,37 @@ impl DmaBuf {
     ///
     /// `EINVAL` for a dma-buf that was not exported here.
     pub(crate) fn info(&self) -> Result<Info> {
+        self.exported()?.callbacks.info()
+    }
+
+    /// Has the buffer hold what it is charged to.
+    pub(crate) fn hold(&self, charge: Charge) {
+        if let Ok(exported) = self.exported() {
+            exported.entry.hold(charge);
+        }
+    }
+
+    /// Number of its inode, which `/proc/<pid>/fdinfo` shows.
+    fn inode(&self) -> u64 {
+        // SAFETY: By the type invariants the dma-buf is live.
+        unsafe { bindings::ringfence_dma_buf_inode(self.0.as_ptr()) }
+    }
+
+    /// The file that user space gets, with a reference of its own.
+    pub(crate) fn file(&self) -> ARef<File> {
+        // SAFETY: By the type invariants the dma-buf is live, and with it its file, which does not
+        // change. A dma-buf's file has no position that a call could be using.
+        unsafe { File::from_raw_file((*self.0.as_ptr()).file) }.into()
+    }
+
+    fn exported(&self) -> Result<&Exported> {
         let raw = self.0.as_ptr();
         // SAFETY: By the type invariants the dma-buf is live, and its operations never change.
         if !core::ptr::eq(unsafe { (*raw).ops }, &raw const OPERATIONS) {
             return Err(EINVAL);
         }
         // SAFETY: It has our operations, so it was made by `export`, and is live.
-        unsafe { exported(raw) }.callbacks.info()
+        Ok(unsafe { exported(raw) })
     }
 }
 
@@ -198,7 +233,9 @@ fn export_callbacks(
     size: usize,
     fd_flags: u32,
 ) -> Result<DmaBuf> {
-    let exported = KBox::new(Exported { callbacks }, GFP_KERNEL)?;
+    // CAST: Widening.
+    let entry = Entry::new(heap, size as u64);
+    let exported = KBox::new(Exported { callbacks, entry }, GFP_KERNEL)?;
     inject::check(inject::Point::Export)?;
 
     let mut info: bindings::dma_buf_export_info = pin_init::zeroed();
@@ -214,8 +251,14 @@ fn export_callbacks(
 
     // SAFETY: `info` is complete. On success the dma-buf owns `private`.
     match from_err_ptr(unsafe { bindings::dma_buf_export(&info) }) {
-        // INVARIANT: The function returned a reference.
-        Ok(raw) => Ok(DmaBuf(NonNull::new(raw).ok_or(ENOMEM)?)),
+        Ok(raw) => {
+            // INVARIANT: The function returned a reference.
+            let buffer = DmaBuf(NonNull::new(raw).ok_or(ENOMEM)?);
+            // SAFETY: The dma-buf was made just now, and nobody else has it. `Exported` stays where it
+            // is until it is dropped.
+            unsafe { (*private).entry.enter(buffer.inode()) };
+            Ok(buffer)
+        }
         Err(error) => {
             // SAFETY: There is no dma-buf, so `private` is still ours.
             drop(unsafe { KBox::from_raw(private) });

@@ -24,6 +24,7 @@ mod bindings;
 mod chardev;
 pub mod dma_buf;
 mod dma_heap;
+mod dmem;
 pub mod firmware_node;
 pub mod inject;
 pub mod registry;

@@ -31,13 +31,10 @@ fn number(error: &Error) -> u8 {
         | Error::NoSecureWorld
         | Error::WithoutTee => 3,
         Error::Foreign | Error::NotProtected { .. } | Error::Licence(_) => 5,
-        Error::Allocation { reason, .. } => match reason {
-            AllocationFailure::NoRoom => 4,
-            AllocationFailure::Offline => 3,
-            AllocationFailure::Malformed => 5,
-            AllocationFailure::SecureWorld => 6,
-            AllocationFailure::Other(_) => 1,
-        },
+        Error::Allocation { reason, .. } => refusal(reason),
+        // The first heap is the one that was wanted.
+        Error::Refused { refusals, .. } => refusals.first().map_or(1, |first| refusal(&first.reason)),
+        Error::Malformed(_) | Error::Sync { .. } => 5,
         Error::Secure { refusal, .. } => match refusal {
             Refusal::NotFound => 3,
             Refusal::OutOfMemory => 4,
@@ -49,6 +46,16 @@ fn number(error: &Error) -> u8 {
         },
         Error::Answer(_) => 6,
         Error::Driver { .. } | Error::Ciphertext(_) => 1,
+    }
+}
+
+fn refusal(reason: &AllocationFailure) -> u8 {
+    match reason {
+        AllocationFailure::NoRoom | AllocationFailure::Quota | AllocationFailure::NotNow => 4,
+        AllocationFailure::Offline | AllocationFailure::Unknown => 3,
+        AllocationFailure::Malformed | AllocationFailure::Unable => 5,
+        AllocationFailure::SecureWorld => 6,
+        AllocationFailure::Other(_) => 1,
     }
 }
 
