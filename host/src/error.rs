@@ -39,7 +39,7 @@ pub enum Error {
         reason: AllocationFailure,
     },
     /// None of the heaps that were named gave a buffer.
-    #[error("no buffer of {size} bytes: {}", refusals(.refusals))]
+    #[error("no buffer of {size} bytes: {}", each(.refusals))]
     Refused {
         /// Bytes asked for.
         size: u64,
@@ -119,7 +119,7 @@ pub enum Error {
     WithoutTee,
 }
 
-fn refusals(refusals: &[HeapRefusal]) -> String {
+fn each(refusals: &[HeapRefusal]) -> String {
     let texts: Vec<String> = refusals
         .iter()
         .map(|refusal| format!("{}: {}", refusal.heap, refusal.reason))
@@ -176,7 +176,9 @@ pub enum AllocationFailure {
     #[error("it can't do what is asked for (`ringfence heaps` shows what it can)")]
     Unable,
     /// EDQUOT.
-    #[error("a control group's limit for it is reached; see dmem.max and dmem.current of the group")]
+    #[error(
+        "a control group's limit for it is reached; see dmem.max and dmem.current of the group"
+    )]
     Quota,
     /// EAGAIN.
     #[error("not without waiting until memory is zeroed; ask again, or allow the wait")]

@@ -119,8 +119,9 @@ impl Request {
         self.heaps
             .iter()
             .map(|name| {
-                uapi::encode_name(name)
-                    .ok_or(Error::Malformed("a heap's name has 1 to 63 bytes, none of them 0"))
+                uapi::encode_name(name).ok_or(Error::Malformed(
+                    "a heap's name has 1 to 63 bytes, none of them 0",
+                ))
             })
             .collect()
     }
@@ -163,7 +164,10 @@ mod tests {
     fn names_are_put_in_order() {
         let request = Request::new(1).from("camera").or_from("system");
         let names = request.encode_names().unwrap();
-        assert_eq!(names.iter().map(uapi::name).collect::<Vec<_>>(), ["camera", "system"]);
+        assert_eq!(
+            names.iter().map(uapi::name).collect::<Vec<_>>(),
+            ["camera", "system"]
+        );
         assert_eq!(request.heap(1), "system");
     }
 
@@ -178,7 +182,10 @@ mod tests {
 
     #[test]
     fn every_refusal_is_told() {
-        let request = Request::new(1).from("camera").or_from("cma").or_from("system");
+        let request = Request::new(1)
+            .from("camera")
+            .or_from("cma")
+            .or_from("system");
         let error = request.failure(
             Errno::NOMEM,
             &[

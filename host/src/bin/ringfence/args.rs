@@ -30,12 +30,16 @@ pub enum Command {
     Heaps,
     /// Allocate a buffer, say what it is, and give it back at the end.
     Alloc {
-        /// The heap's name.
-        #[arg(long)]
-        heap: String,
+        /// The heap's name; more of them to turn to when those before can't
+        /// serve.
+        #[arg(long = "heap", required = true, value_name = "HEAP")]
+        heaps: Vec<String>,
         /// Bytes; K, M and G are powers of 1024.
         #[arg(long, value_parser = size)]
         size: u64,
+        /// What else the buffer must be like.
+        #[command(flatten)]
+        wishes: Wishes,
         /// Show the secure world's name for the buffer as well; whoever
         /// knows it can have content decrypted into the buffer.
         #[arg(long)]
@@ -76,6 +80,29 @@ pub enum Command {
     },
     /// Show how full the heaps are, and whether the secure world answers.
     Status,
+}
+
+/// What a buffer must be like; a heap that can't do it refuses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ClapArgs)]
+pub struct Wishes {
+    /// Start at a multiple of so many bytes, a power of two.
+    #[arg(long, value_parser = size, value_name = "BYTES")]
+    pub align: Option<u64>,
+    /// Take the upper end of the memory.
+    #[arg(long)]
+    pub top_down: bool,
+    /// Rather fail than wait until memory is zeroed.
+    #[arg(long)]
+    pub no_wait: bool,
+    /// Physically contiguous.
+    #[arg(long)]
+    pub contiguous: bool,
+    /// Accessible by the CPU.
+    #[arg(long)]
+    pub cpu_access: bool,
+    /// Fenced off from the normal world.
+    #[arg(long)]
+    pub protected: bool,
 }
 
 /// How long a buffer is kept.
@@ -176,6 +203,20 @@ mod tests {
         for wrong in ["", "-1", "x", "/proc/77", "/proc/0/fd/1", "/proc/7/fd/-1"] {
             assert!(name(wrong).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn heaps_are_asked_in_order() {
+        let words = "ringfence alloc --heap camera --heap system --size 1M --align 64K --no-wait";
+        let Command::Alloc { heaps, wishes, .. } =
+            Args::try_parse_from(words.split(' ')).unwrap().command
+        else {
+            panic!("another command");
+        };
+        assert_eq!(heaps, ["camera", "system"]);
+        assert_eq!(wishes.align, Some(65536));
+        assert!(wishes.no_wait && !wishes.top_down);
+        assert!(Args::try_parse_from(["ringfence", "alloc", "--size", "1M"]).is_err());
     }
 
     #[test]

@@ -33,7 +33,9 @@ fn number(error: &Error) -> u8 {
         Error::Foreign | Error::NotProtected { .. } | Error::Licence(_) => 5,
         Error::Allocation { reason, .. } => refusal(reason),
         // The first heap is the one that was wanted.
-        Error::Refused { refusals, .. } => refusals.first().map_or(1, |first| refusal(&first.reason)),
+        Error::Refused { refusals, .. } => {
+            refusals.first().map_or(1, |first| refusal(&first.reason))
+        }
         Error::Malformed(_) | Error::Sync { .. } => 5,
         Error::Secure { refusal, .. } => match refusal {
             Refusal::NotFound => 3,

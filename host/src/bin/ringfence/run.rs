@@ -15,9 +15,10 @@ use ringfence::control::Control;
 use ringfence::error::Error;
 use ringfence::heap::{self, Heap};
 use ringfence::proto::message::{self, Licence};
+use ringfence::request::Request;
 use ringfence::status::Status;
 
-use crate::args::{Args, BufferName, Command, Hold};
+use crate::args::{Args, BufferName, Command, Hold, Wishes};
 use crate::show::{self, AnyHeap, Decrypted, Shown};
 
 /// Carries out a command line.
@@ -28,12 +29,13 @@ pub fn run(args: &Args) -> Result<(), Error> {
             Ok(())
         }
         Command::Alloc {
-            heap,
+            heaps,
             size,
+            wishes,
             show_handle,
             hold: how_long,
         } => {
-            let buffer = Heap::open(heap)?.allocate(*size)?;
+            let buffer = allocate(heaps, *size, *wishes)?;
             show::buffer(&describe(&buffer, *show_handle)?, args.json);
             hold(how_long);
             Ok(())
@@ -69,10 +71,33 @@ pub fn run(args: &Args) -> Result<(), Error> {
     }
 }
 
+/// Allocates; of a single heap and without wishes, any driver's will do.
+fn allocate(heaps: &[String], size: u64, wishes: Wishes) -> Result<Buffer, Error> {
+    if let ([heap], true) = (heaps, wishes == Wishes::default()) {
+        return Heap::open(heap)?.allocate(size);
+    }
+    let mut request = heaps
+        .iter()
+        .fold(Request::new(size), |request, heap| request.or_from(heap));
+    request.alignment = wishes.align;
+    for (wish, with) in [
+        (wishes.top_down, Request::top_down as fn(_) -> _),
+        (wishes.no_wait, Request::no_wait),
+        (wishes.contiguous, Request::contiguous),
+        (wishes.cpu_access, Request::cpu_access),
+        (wishes.protected, Request::protected),
+    ] {
+        if wish {
+            request = with(request);
+        }
+    }
+    Ok(Control::open()?.allocate(&request)?.buffer)
+}
+
 /// Every heap of the system; those that the driver knows with their figures.
 fn heaps() -> Result<Vec<AnyHeap>, Error> {
     let mut ours = match Control::open() {
-        Ok(control) => control.heaps()?,
+        Ok(control) => control.heaps_with_history()?,
         // The other heaps are there without it.
         Err(Error::Open { source, .. }) if source.kind() == io::ErrorKind::NotFound => Vec::new(),
         Err(error) => return Err(error),
@@ -80,9 +105,11 @@ fn heaps() -> Result<Vec<AnyHeap>, Error> {
     Ok(heap::names()?
         .into_iter()
         .map(|name| {
-            let place = ours.iter().position(|info| info.name == name);
+            let place = ours.iter().position(|(info, _)| info.name == name);
+            let (ringfence, history) = place.map(|place| ours.swap_remove(place)).unzip();
             AnyHeap {
-                ringfence: place.map(|place| ours.swap_remove(place)),
+                ringfence,
+                history,
                 name,
             }
         })
