@@ -14,8 +14,9 @@ use rustix::ioctl::{ioctl, Updater};
 
 use crate::buffer::{Access, Buffer, BufferInfo, Phase};
 use crate::error::Error;
+use crate::fallback::Allocation;
 use crate::heap::{HeapInfo, History};
-use crate::request::{Allocated, Request};
+use crate::request::Request;
 use crate::uapi;
 
 /// The open control device.
@@ -77,9 +78,9 @@ impl Control {
     ///
     /// # Errors
     ///
-    /// [`Error::Refused`] if none can, [`Error::Malformed`] for a request that
+    /// [`Error::NoneServed`] if none can, [`Error::Malformed`] for a request that
     /// can't be put to the driver.
-    pub fn allocate(&self, request: &Request) -> Result<Allocated, Error> {
+    pub fn allocate(&self, request: &Request) -> Result<Allocation, Error> {
         let names = request.encode_names()?;
         let mut outcomes = [uapi::NOT_TRIED; uapi::ALLOC_MAX_HEAPS];
         let mut argument = uapi::Alloc {
@@ -105,7 +106,7 @@ impl Control {
                 // SAFETY: The call has succeeded, so this is a new fd that
                 // nobody else owns.
                 let fd = unsafe { OwnedFd::from_raw_fd(argument.fd) };
-                Ok(Allocated {
+                Ok(Allocation {
                     buffer: Buffer::from(fd),
                     heap: request.heap(argument.index as usize).to_owned(),
                     refused: request.refusals(outcomes),

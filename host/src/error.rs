@@ -9,6 +9,9 @@ use std::path::PathBuf;
 use ringfence_proto::command::result;
 use rustix::io::Errno;
 
+use crate::fallback::{PolicyError, Refused};
+use crate::profile::ProfileError;
+
 /// A failure of the library.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -38,13 +41,24 @@ pub enum Error {
         /// Why.
         reason: AllocationFailure,
     },
-    /// None of the heaps that were named gave a buffer.
-    #[error("no buffer of {size} bytes: {}", each(.refusals))]
-    Refused {
+    /// No heap of a list gave a buffer.
+    #[error("no heap gives such a buffer of {size} bytes: {}", each(.refused))]
+    NoneServed {
         /// Bytes asked for.
         size: u64,
-        /// Every heap that was asked, in order, and why it did not serve.
-        refusals: Vec<HeapRefusal>,
+        /// Why each of them did not, in order.
+        refused: Vec<Refused>,
+    },
+    /// A list of heaps and requirements that makes no sense.
+    #[error("{0}")]
+    Policy(#[from] PolicyError),
+    /// A profile that can't be used.
+    #[error("{path}, {error}")]
+    Profile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        error: ProfileError,
     },
     /// A request that can't be put to the driver.
     #[error("{0}")]
@@ -119,20 +133,17 @@ pub enum Error {
     WithoutTee,
 }
 
-fn each(refusals: &[HeapRefusal]) -> String {
-    let texts: Vec<String> = refusals
-        .iter()
-        .map(|refusal| format!("{}: {}", refusal.heap, refusal.reason))
-        .collect();
-    texts.join("; ")
-}
-
 fn list(names: &[String]) -> String {
     if names.is_empty() {
         "none; load the module ringfence_carveout".to_owned()
     } else {
         names.join(", ")
     }
+}
+
+fn each(refused: &[Refused]) -> String {
+    let each: Vec<String> = refused.iter().map(ToString::to_string).collect();
+    each.join("; ")
 }
 
 fn open_advice(error: &io::Error) -> &'static str {
@@ -143,15 +154,6 @@ fn open_advice(error: &io::Error) -> &'static str {
         Some(Errno::ACCESS | Errno::PERM) => "run as a user that its permissions allow",
         _ => "the kernel log may say more",
     }
-}
-
-/// A heap that was asked and did not serve.
-#[derive(Debug)]
-pub struct HeapRefusal {
-    /// The heap's name.
-    pub heap: String,
-    /// Why.
-    pub reason: AllocationFailure,
 }
 
 /// Why a heap did not give a buffer.

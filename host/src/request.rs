@@ -1,12 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! Allocations that ask for more than a size: what the buffer must be like, and
-//! which heap to turn to when the first one can't.
+//! which heap to turn to when the first one can't, all in one call of the driver.
+//!
+//! [`fallback`](crate::fallback) does without the driver, and so takes other
+//! drivers' heaps too; but it can't ask for more than a size.
+
+use std::io;
 
 use rustix::io::Errno;
 
-use crate::buffer::Buffer;
-use crate::error::{AllocationFailure, Error, HeapRefusal};
+use crate::error::{AllocationFailure, Error};
+use crate::fallback::{Reason, Refused};
 use crate::uapi;
 
 /// What is asked for. Nothing of it is ever traded for something else: a heap
@@ -28,17 +33,6 @@ pub struct Request {
     /// Bytes to which the buffer's start is aligned: a power of two.
     pub alignment: Option<u64>,
     flags: u32,
-}
-
-/// A buffer, and where it is from.
-#[derive(Debug)]
-pub struct Allocated {
-    /// The buffer.
-    pub buffer: Buffer,
-    /// Name of the heap that served.
-    pub heap: String,
-    /// The heaps that had been asked before, and why they did not serve.
-    pub refused: Vec<HeapRefusal>,
 }
 
 impl Request {
@@ -127,31 +121,33 @@ impl Request {
     }
 
     /// The refusals among what came of each heap.
-    pub(crate) fn refusals(&self, outcomes: &[i32]) -> Vec<HeapRefusal> {
+    pub(crate) fn refusals(&self, outcomes: &[i32]) -> Vec<Refused> {
         self.heaps
             .iter()
             .zip(outcomes)
             .filter(|&(_, &outcome)| outcome > 0)
-            .map(|(heap, &outcome)| HeapRefusal {
+            .map(|(heap, &outcome)| Refused {
                 heap: heap.clone(),
-                reason: AllocationFailure::from(std::io::Error::from_raw_os_error(outcome)),
+                reason: Reason::Failed(AllocationFailure::from(io::Error::from_raw_os_error(
+                    outcome,
+                ))),
             })
             .collect()
     }
 
     /// Why the whole call failed.
     pub(crate) fn failure(&self, errno: Errno, outcomes: &[i32]) -> Error {
-        let refusals = self.refusals(outcomes);
-        if refusals.is_empty() {
+        let refused = self.refusals(outcomes);
+        if refused.is_empty() {
             // It did not come to the heaps.
             return Error::Driver {
                 what: "allocate",
                 source: errno.into(),
             };
         }
-        Error::Refused {
+        Error::NoneServed {
             size: self.size,
-            refusals,
+            refused,
         }
     }
 }
@@ -196,7 +192,7 @@ mod tests {
         );
         let text = error.to_string();
         assert!(text.contains("camera: no free run"), "{text}");
-        assert!(text.contains("cma: a control group"), "{text}");
+        assert!(text.contains("a control group"), "{text}");
         assert!(!text.contains("system"), "{text}");
     }
 

@@ -7,6 +7,9 @@ use std::str::FromStr;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use hex::FromHex;
+use ringfence::error::Error;
+use ringfence::fallback::{Policy, Property};
+use ringfence::profile;
 
 use crate::exit;
 
@@ -28,18 +31,20 @@ pub struct Args {
 pub enum Command {
     /// List the heaps, and what their buffers are like.
     Heaps,
-    /// Allocate a buffer, say what it is, and give it back at the end.
+    /// Allocate buffers, say what they are, and give them back at the end.
     Alloc {
-        /// The heap's name; more of them to turn to when those before can't
-        /// serve.
-        #[arg(long = "heap", required = true, value_name = "HEAP")]
-        heaps: Vec<String>,
-        /// Bytes; K, M and G are powers of 1024.
+        /// Where they come from.
+        #[command(flatten)]
+        from: From,
+        /// Bytes of each; K, M and G are powers of 1024.
         #[arg(long, value_parser = size)]
         size: u64,
-        /// What else the buffer must be like.
-        #[command(flatten)]
-        wishes: Wishes,
+        /// So many buffers: all of them, or none; shown as a list.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+        count: Option<u16>,
+        /// Show how long each allocation took.
+        #[arg(long)]
+        timings: bool,
         /// Show the secure world's name for the buffer as well; whoever
         /// knows it can have content decrypted into the buffer.
         #[arg(long)]
@@ -82,27 +87,42 @@ pub enum Command {
     Status,
 }
 
-/// What a buffer must be like; a heap that can't do it refuses.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ClapArgs)]
-pub struct Wishes {
-    /// Start at a multiple of so many bytes, a power of two.
-    #[arg(long, value_parser = size, value_name = "BYTES")]
-    pub align: Option<u64>,
-    /// Take the upper end of the memory.
-    #[arg(long)]
-    pub top_down: bool,
-    /// Rather fail than wait until memory is zeroed.
-    #[arg(long)]
-    pub no_wait: bool,
-    /// Physically contiguous.
-    #[arg(long)]
-    pub contiguous: bool,
-    /// Accessible by the CPU.
-    #[arg(long)]
-    pub cpu_access: bool,
-    /// Fenced off from the normal world.
-    #[arg(long)]
-    pub protected: bool,
+/// Which heaps may serve.
+#[derive(Debug, Clone, ClapArgs)]
+#[group(skip)]
+pub struct From {
+    /// The wanted heap.
+    #[arg(
+        long = "from",
+        visible_alias = "heap",
+        value_name = "HEAP",
+        required_unless_present = "profile"
+    )]
+    wanted: Option<String>,
+    /// A heap to go on with when those before it have no room; may be repeated.
+    #[arg(long, value_name = "HEAP", requires = "wanted")]
+    fallback: Vec<String>,
+    /// The heaps and requirements of /etc/ringfence/PROFILE.toml, or of the file at a path with a
+    /// slash in it.
+    #[arg(long, conflicts_with_all = ["wanted", "require"])]
+    profile: Option<String>,
+    /// What a buffer must be, whichever heap it comes from: contiguous, protected or cpu-access; may
+    /// be repeated.
+    #[arg(long, value_name = "PROPERTY")]
+    require: Vec<Property>,
+}
+
+impl From {
+    /// What the options come to.
+    pub fn policy(&self) -> Result<Policy, Error> {
+        match &self.profile {
+            Some(name) => profile::load(name),
+            None => Ok(Policy::new(
+                self.wanted.iter().chain(&self.fallback).map(String::as_str),
+                self.require.iter().copied(),
+            )?),
+        }
+    }
 }
 
 /// How long a buffer is kept.
@@ -206,17 +226,35 @@ mod tests {
     }
 
     #[test]
-    fn heaps_are_asked_in_order() {
-        let words = "ringfence alloc --heap camera --heap system --size 1M --align 64K --no-wait";
-        let Command::Alloc { heaps, wishes, .. } =
-            Args::try_parse_from(words.split(' ')).unwrap().command
-        else {
+    fn heaps_come_from_options_or_a_profile() {
+        let parse = |more: &[&str]| {
+            let mut words = vec!["ringfence", "alloc", "--size", "1M"];
+            words.extend(more);
+            Args::try_parse_from(words)
+        };
+        let args = parse(&[
+            "--from",
+            "camera",
+            "--fallback",
+            "cma",
+            "--fallback",
+            "system",
+        ]);
+        let Command::Alloc { from, .. } = args.unwrap().command else {
             panic!("another command");
         };
-        assert_eq!(heaps, ["camera", "system"]);
-        assert_eq!(wishes.align, Some(65536));
-        assert!(wishes.no_wait && !wishes.top_down);
-        assert!(Args::try_parse_from(["ringfence", "alloc", "--size", "1M"]).is_err());
+        assert_eq!(from.policy().unwrap().heaps(), ["camera", "cma", "system"]);
+        assert!(parse(&["--heap", "camera"]).is_ok());
+        assert!(parse(&["--profile", "camera"]).is_ok());
+        for wrong in [
+            &[][..],
+            &["--fallback", "system"],
+            &["--from", "camera", "--profile", "camera"],
+            &["--from", "camera", "--require", "fast"],
+            &["--from", "camera", "--count", "0"],
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

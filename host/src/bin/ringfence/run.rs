@@ -8,18 +8,18 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 use std::process;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ringfence::buffer::Buffer;
 use ringfence::control::Control;
 use ringfence::error::Error;
-use ringfence::heap::{self, Heap};
+use ringfence::fallback::Allocator;
+use ringfence::heap;
 use ringfence::proto::message::{self, Licence};
-use ringfence::request::Request;
 use ringfence::status::Status;
 
-use crate::args::{Args, BufferName, Command, Hold, Wishes};
-use crate::show::{self, AnyHeap, Decrypted, Shown};
+use crate::args::{Args, BufferName, Command, Hold};
+use crate::show::{self, Allocated, AnyHeap, Decrypted, Shown};
 
 /// Carries out a command line.
 pub fn run(args: &Args) -> Result<(), Error> {
@@ -29,14 +29,31 @@ pub fn run(args: &Args) -> Result<(), Error> {
             Ok(())
         }
         Command::Alloc {
-            heaps,
+            from,
             size,
-            wishes,
+            count,
+            timings,
             show_handle,
             hold: how_long,
         } => {
-            let buffer = allocate(heaps, *size, *wishes)?;
-            show::buffer(&describe(&buffer, *show_handle)?, args.json);
+            let allocator = Allocator::new(&from.policy()?)?;
+            let mut buffers = Vec::new();
+            let mut shown = Vec::new();
+            for _ in 0..count.unwrap_or(1) {
+                let start = Instant::now();
+                let allocation = allocator.allocate(*size)?;
+                let took = start.elapsed();
+                shown.push(Allocated {
+                    buffer: describe(&allocation.buffer, *show_handle)?,
+                    refused: allocation.refused,
+                    nanoseconds: timings.then_some(took.as_nanos()),
+                });
+                buffers.push(allocation.buffer);
+            }
+            match (count, shown.as_slice()) {
+                (None, [one]) => show::allocated(one, args.json),
+                _ => show::all_allocated(&shown, args.json),
+            }
             hold(how_long);
             Ok(())
         }
@@ -69,29 +86,6 @@ pub fn run(args: &Args) -> Result<(), Error> {
             Ok(())
         }
     }
-}
-
-/// Allocates; of a single heap and without wishes, any driver's will do.
-fn allocate(heaps: &[String], size: u64, wishes: Wishes) -> Result<Buffer, Error> {
-    if let ([heap], true) = (heaps, wishes == Wishes::default()) {
-        return Heap::open(heap)?.allocate(size);
-    }
-    let mut request = heaps
-        .iter()
-        .fold(Request::new(size), |request, heap| request.or_from(heap));
-    request.alignment = wishes.align;
-    for (wish, with) in [
-        (wishes.top_down, Request::top_down as fn(_) -> _),
-        (wishes.no_wait, Request::no_wait),
-        (wishes.contiguous, Request::contiguous),
-        (wishes.cpu_access, Request::cpu_access),
-        (wishes.protected, Request::protected),
-    ] {
-        if wish {
-            request = with(request);
-        }
-    }
-    Ok(Control::open()?.allocate(&request)?.buffer)
 }
 
 /// Every heap of the system; those that the driver knows with their figures.
@@ -161,6 +155,7 @@ fn decrypt(
     key_id: [u8; 16],
     counter: [u8; 16],
 ) -> Result<(Buffer, Decrypted), Error> {
+    use ringfence::heap::Heap;
     use ringfence::secure::{Encryption, SecureSession};
 
     let (ciphertext, size) = open(file)?;
