@@ -43,8 +43,17 @@ pub struct PhysRange {
 }
 
 /// Which way the device moves data.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Direction(pub(crate) dma_data_direction);
+
+impl Direction {
+    /// The device reads, and the CPU writes.
+    pub const TO_DEVICE: Self = Self(dma_data_direction::DMA_TO_DEVICE);
+    /// The device writes, and the CPU reads.
+    pub const FROM_DEVICE: Self = Self(dma_data_direction::DMA_FROM_DEVICE);
+    /// Both read and write.
+    pub const BOTH: Self = Self(dma_data_direction::DMA_BIDIRECTIONAL);
+}
 
 /// Splits `size` bytes into the lengths of scatter list entries.
 fn entries(size: usize) -> impl Iterator<Item = usize> {

@@ -57,6 +57,8 @@ pub const NAME_SIZE: usize = bindings::RINGFENCE_NAME_SIZE as usize;
 
 /// The buffers are fenced off from the normal world.
 pub const PROTECTED: u32 = bindings::RINGFENCE_PROTECTED;
+/// The CPU may map the buffers.
+pub const CPU_ACCESS: u32 = bindings::RINGFENCE_CPU_ACCESS;
 /// The buffers are contiguous.
 pub const CONTIGUOUS: u32 = bindings::RINGFENCE_CONTIGUOUS;
 /// The heap can serve allocations now.
@@ -123,7 +125,7 @@ pub struct Request {
 /// What a heap is, and how full; the fields of `struct ringfence_heap_info`.
 #[derive(Clone, Copy, Default)]
 pub struct HeapInfo {
-    /// [`PROTECTED`], [`CONTIGUOUS`], [`ONLINE`].
+    /// [`PROTECTED`], [`CPU_ACCESS`], [`CONTIGUOUS`], [`ONLINE`].
     pub flags: u32,
     /// Bytes.
     pub size: u64,
