@@ -313,19 +313,21 @@ impl Ranges {
             .size
             .checked_next_multiple_of(self.granule)
             .ok_or(AllocError::OutOfBounds)?;
-        let ranges = || in_order(&self.tracked, &self.dirty).map(|(&start, tracked)| {
-            let used = match tracked.state {
-                RangeState::Dirty => Use::Dirty,
-                _ => Use::Taken,
-            };
-            (
-                PhysRange {
-                    start,
-                    size: tracked.size,
-                },
-                used,
-            )
-        });
+        let ranges = || {
+            in_order(&self.tracked, &self.dirty).map(|(&start, tracked)| {
+                let used = match tracked.state {
+                    RangeState::Dirty => Use::Dirty,
+                    _ => Use::Taken,
+                };
+                (
+                    PhysRange {
+                        start,
+                        size: tracked.size,
+                    },
+                    used,
+                )
+            })
+        };
         let fit = Fit {
             size,
             alignment: wish.alignment,

@@ -9,10 +9,14 @@
 use core::mem::offset_of;
 
 use crate::{
+    attachment::Direction,
     bindings::{
         ringfence_alloc,
         ringfence_buffer_info,
         ringfence_heap_info,
+        ringfence_sync,
+        DMA_BUF_SYNC_END,
+        DMA_BUF_SYNC_RW,
         RINGFENCE_ALLOC_NO_WAIT,
         RINGFENCE_ALLOC_TOP_DOWN,
         RINGFENCE_IOC_MAGIC,
@@ -22,7 +26,8 @@ use crate::{
     registry::{
         self,
         Abilities, //
-    }, //
+    },
+    scatter_list::Turn, //
 };
 use kernel::{
     fs::File,
@@ -55,6 +60,7 @@ const READ_WRITE: u32 = uapi::_IOC_READ | uapi::_IOC_WRITE;
 const BUFFER_INFO: u32 = 0;
 const HEAP_INFO: u32 = 1;
 const ALLOC: u32 = 2;
+const SYNC: u32 = 3;
 
 type Name = [c_char; RINGFENCE_NAME_SIZE as usize];
 
@@ -66,6 +72,11 @@ unsafe impl Argument for ringfence_buffer_info {
 // SAFETY: The structure consists of integers without holes between them.
 unsafe impl Argument for ringfence_heap_info {
     const NEEDED: usize = offset_of!(Self, flags);
+}
+
+// SAFETY: The structure consists of integers without holes between them.
+unsafe impl Argument for ringfence_sync {
+    const NEEDED: usize = size_of::<Self>();
 }
 
 pub(crate) struct RingfenceDevice;
@@ -87,6 +98,7 @@ impl MiscDevice for RingfenceDevice {
             BUFFER_INFO => answer(address, size, buffer_info),
             HEAP_INFO => answer(address, size, heap_info),
             ALLOC => alloc::ioctl(address, size),
+            SYNC => answer(address, size, sync),
             _ => Err(ENOTTY),
         }
     }
@@ -135,6 +147,23 @@ fn heap_info(argument: &mut ringfence_heap_info) -> Result {
     Ok(())
 }
 
+/// Begins or ends the CPU's access to a part of a buffer.
+fn sync(argument: &mut ringfence_sync) -> Result {
+    let flags = argument.flags;
+    if flags & !(DMA_BUF_SYNC_RW | DMA_BUF_SYNC_END) != 0 {
+        return Err(EINVAL);
+    }
+    let direction = Direction::of_sync(flags).ok_or(EINVAL)?;
+    let turn = if flags & DMA_BUF_SYNC_END == 0 {
+        Turn::Cpu
+    } else {
+        Turn::Device
+    };
+    let offset = usize::try_from(argument.offset).map_err(|_| EINVAL)?;
+    let length = usize::try_from(argument.length).map_err(|_| EINVAL)?;
+    DmaBuf::get(argument.fd)?.sync(offset, length, direction, turn)
+}
+
 /// What can be asked for beside properties, as flags.
 fn alloc_flags(abilities: &Abilities) -> u32 {
     let flag = |able: bool, flag: u32| if able { flag } else { 0 };
@@ -167,6 +196,7 @@ mod tests {
         assert_eq!(offset_of!(ringfence_heap_info, alloc_flags), 176);
         assert_eq!(size_of::<ringfence_alloc>(), 56);
         assert_eq!(offset_of!(ringfence_alloc, fd), 48);
+        assert_eq!(size_of::<ringfence_sync>(), 24);
     }
 
     #[test]

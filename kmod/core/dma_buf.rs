@@ -5,9 +5,11 @@
 //! A heap's buffer type implements [`Exporter`] and is given to [`export`]; it
 //! is dropped when the last reference of the dma-buf is gone, and until then
 //! the heap's module can't be unloaded. All dma-bufs made here share one table
-//! of operations, by which `/dev/ringfence` tells ours from foreign ones.
+//! of operations, as do all of [`page_buffer`](crate::page_buffer), and by these two [`DmaBuf`] tells
+//! ours from foreign ones.
 //!
 //! There is no `vmap`: the dma-buf core wants the operation absent, not failing.
+//! Buffers that the CPU can use are made by [`page_buffer`](crate::page_buffer).
 
 use core::ptr::NonNull;
 
@@ -19,10 +21,12 @@ use crate::{
     bindings,
     dmem::Charge,
     inject,
+    page_buffer::PageBuffer,
     registry::{
         Entry,
         Heap, //
-    }, //
+    },
+    scatter_list::Turn, //
 };
 use kernel::{
     bindings::{
@@ -126,6 +130,16 @@ struct Exported {
     entry: Entry,
 }
 
+/// Whose a dma-buf is.
+enum Kind<'a> {
+    /// Ours, of [`page_buffer`](crate::page_buffer).
+    Pages(PageBuffer<'a>),
+    /// Ours, of [`export`]: for devices only.
+    Device(&'a Exported),
+    /// Somebody else's.
+    Foreign,
+}
+
 /// A reference to a dma-buf.
 ///
 /// # Invariants
@@ -164,22 +178,23 @@ impl DmaBuf {
     ///
     /// # Errors
     ///
-    /// `EINVAL` for a dma-buf that was not exported here.
+    /// `EINVAL` for a dma-buf that is not one of Ringfence's.
     pub(crate) fn info(&self) -> Result<Info> {
-        self.exported()?.callbacks.info()
+        match self.kind() {
+            Kind::Pages(buffer) => Ok(buffer.info()),
+            Kind::Device(exported) => exported.callbacks.info(),
+            Kind::Foreign => Err(EINVAL),
+        }
     }
 
     /// Has the buffer hold what it is charged to.
     pub(crate) fn hold(&self, charge: Charge) {
-        if let Ok(exported) = self.exported() {
-            exported.entry.hold(charge);
+        match self.kind() {
+            Kind::Pages(buffer) => buffer.entry().hold(charge),
+            Kind::Device(exported) => exported.entry.hold(charge),
+            // Nothing that a backend answers with; the charge is given back.
+            Kind::Foreign => {}
         }
-    }
-
-    /// Number of its inode, which `/proc/<pid>/fdinfo` shows.
-    fn inode(&self) -> u64 {
-        // SAFETY: By the type invariants the dma-buf is live.
-        unsafe { bindings::ringfence_dma_buf_inode(self.0.as_ptr()) }
     }
 
     /// The file that user space gets, with a reference of its own.
@@ -189,14 +204,40 @@ impl DmaBuf {
         unsafe { File::from_raw_file((*self.0.as_ptr()).file) }.into()
     }
 
-    fn exported(&self) -> Result<&Exported> {
-        let raw = self.0.as_ptr();
-        // SAFETY: By the type invariants the dma-buf is live, and its operations never change.
-        if !core::ptr::eq(unsafe { (*raw).ops }, &raw const OPERATIONS) {
-            return Err(EINVAL);
+    /// Makes `length` bytes from `offset` on ready for whoever uses them next: the
+    /// CPU, after devices, or devices, after the CPU. What is not mapped for any
+    /// device is ready.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for a dma-buf that is not one of Ringfence's, and for bytes that are
+    /// not inside it, or none; `EPERM` for one that the CPU can't map; `EACCES` for
+    /// one that is protected; `EINTR` when a signal ends the wait for devices.
+    pub fn sync(&self, offset: usize, length: usize, direction: Direction, turn: Turn) -> Result {
+        match self.kind() {
+            Kind::Pages(buffer) => buffer.sync(offset, length, direction, turn),
+            Kind::Device(exported) => {
+                exported.callbacks.begin_cpu_access()?;
+                Err(EPERM)
+            }
+            Kind::Foreign => Err(EINVAL),
         }
-        // SAFETY: It has our operations, so it was made by `export`, and is live.
-        Ok(unsafe { exported(raw) })
+    }
+
+    /// Tells ours from foreign ones.
+    fn kind(&self) -> Kind<'_> {
+        let raw = self.0.as_ptr();
+        // SAFETY: By the type invariants the dma-buf is live. What is read through the reference, its
+        // size, operations and private data, never changes.
+        let buffer = unsafe { &*raw };
+        if let Some(buffer) = PageBuffer::new(buffer) {
+            Kind::Pages(buffer)
+        } else if core::ptr::eq(buffer.ops, &raw const OPERATIONS) {
+            // SAFETY: It has our operations, so it was made by `export`, and is live.
+            Kind::Device(unsafe { exported(raw) })
+        } else {
+            Kind::Foreign
+        }
     }
 }
 
@@ -235,36 +276,60 @@ fn export_callbacks(
 ) -> Result<DmaBuf> {
     // CAST: Widening.
     let entry = Entry::new(heap, size as u64);
-    let exported = KBox::new(Exported { callbacks, entry }, GFP_KERNEL)?;
+    let private = KBox::into_raw(KBox::new(Exported { callbacks, entry }, GFP_KERNEL)?);
+    // SAFETY: The operations go with `private`, and their release, which comes once, drops it with
+    // the entry.
+    let exported = unsafe {
+        export_raw(
+            &(*private).entry,
+            owner,
+            &OPERATIONS,
+            private.cast(),
+            size,
+            fd_flags,
+        )
+    };
+    exported.inspect_err(|_| {
+        // SAFETY: There is no dma-buf, so `private` is still ours.
+        drop(unsafe { KBox::from_raw(private) });
+    })
+}
+
+/// Makes a dma-buf that has these operations and private data, and enters it into
+/// the books of its heap, which is the entry's.
+///
+/// # Safety
+///
+/// The operations must take `private` for the private data, which must be valid until their
+/// `release` is called. The entry must stay where it is until it is struck off or dropped. On
+/// failure there is no dma-buf, and nothing is called.
+pub(crate) unsafe fn export_raw(
+    entry: &Entry,
+    owner: &'static ThisModule,
+    operations: &'static bindings::dma_buf_ops,
+    private: *mut c_void,
+    size: usize,
+    fd_flags: u32,
+) -> Result<DmaBuf> {
     inject::check(inject::Point::Export)?;
 
     let mut info: bindings::dma_buf_export_info = pin_init::zeroed();
     // A heap is never freed, so its name outlives the dma-buf.
-    info.exp_name = heap.name().as_char_ptr();
+    info.exp_name = entry.heap().name().as_char_ptr();
     info.owner = owner.as_ptr();
-    info.ops = &raw const OPERATIONS;
+    info.ops = operations;
     info.size = size;
     // CAST: The flags of an open file are an `int` there and unsigned in the ioctl.
     info.flags = fd_flags as c_int;
-    let private = KBox::into_raw(exported);
-    info.priv_ = private.cast();
+    info.priv_ = private;
 
-    // SAFETY: `info` is complete. On success the dma-buf owns `private`.
-    match from_err_ptr(unsafe { bindings::dma_buf_export(&info) }) {
-        Ok(raw) => {
-            // INVARIANT: The function returned a reference.
-            let buffer = DmaBuf(NonNull::new(raw).ok_or(ENOMEM)?);
-            // SAFETY: The dma-buf was made just now, and nobody else has it. `Exported` stays where it
-            // is until it is dropped.
-            unsafe { (*private).entry.enter(buffer.inode()) };
-            Ok(buffer)
-        }
-        Err(error) => {
-            // SAFETY: There is no dma-buf, so `private` is still ours.
-            drop(unsafe { KBox::from_raw(private) });
-            Err(error)
-        }
-    }
+    // SAFETY: `info` is complete, and as the caller promises.
+    let raw = from_err_ptr(unsafe { bindings::dma_buf_export(&info) })?;
+    // INVARIANT: The function returned a reference.
+    let buffer = DmaBuf(NonNull::new(raw).ok_or(ENOMEM)?);
+    // SAFETY: The dma-buf is live; the entry is as the caller promises.
+    unsafe { entry.enter(bindings::ringfence_dma_buf_inode(raw)) };
+    Ok(buffer)
 }
 
 /// # Safety

@@ -43,9 +43,8 @@ impl Region {
     /// `ENOMEM`.
     pub(crate) fn register(name: &CStr, size: u64) -> Result<Option<Self>> {
         // SAFETY: The name is copied.
-        let raw = from_err_ptr(unsafe {
-            bindings::ringfence_dmem_register(name.as_char_ptr(), size)
-        })?;
+        let raw =
+            from_err_ptr(unsafe { bindings::ringfence_dmem_register(name.as_char_ptr(), size) })?;
         // INVARIANT: The function registered it.
         Ok(NonNull::new(raw).map(|raw| Self { raw, size }))
     }

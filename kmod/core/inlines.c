@@ -4,14 +4,20 @@
 #include <linux/dma-buf.h>
 #include <linux/dma-direct.h>
 #include <linux/dma-mapping.h>
+#include <linux/dma-resv.h>
 #include <linux/fs.h>
+#include <linux/highmem.h>
 #include <linux/ioport.h>
 #include <linux/iommu.h>
 #include <linux/memory.h>
+#include <linux/mm.h>
 #include <linux/pfn.h>
 #include <linux/sched.h>
 #include <linux/sched/signal.h>
+#include <linux/sizes.h>
 #include <linux/string.h>
+#include <linux/swap.h>
+#include <linux/vmalloc.h>
 
 #include "inlines.h"
 
@@ -145,4 +151,117 @@ bool ringfence_is_mapped_memory(phys_addr_t phys)
 #else
 	return page_is_ram(PHYS_PFN(phys));
 #endif
+}
+
+phys_addr_t ringfence_page_to_phys(struct page *page)
+{
+	return page_to_phys(page);
+}
+
+void ringfence_clear_pages(struct page *page, unsigned long count)
+{
+	for (; count; count--, page++) {
+		clear_highpage_kasan_tagged(page);
+		if (!(count % 64))
+			cond_resched();
+	}
+}
+
+bool ringfence_page_is_shared(struct page *page)
+{
+	return page_count(page) != 1;
+}
+
+/* Where the kernel has the page anyhow; NULL when it has not. */
+void *ringfence_linear_address(struct page *page)
+{
+	return PageHighMem(page) ? NULL : page_address(page);
+}
+
+void *ringfence_vmap(struct page **pages, unsigned int count)
+{
+	return vmap(pages, count, VM_MAP, PAGE_KERNEL);
+}
+
+unsigned long ringfence_totalram_pages(void)
+{
+	return totalram_pages();
+}
+
+unsigned long ringfence_obtainable_pages(void)
+{
+	return si_mem_available() + get_nr_swap_pages();
+}
+
+int ringfence_map_pages(struct vm_area_struct *vma, unsigned long addr,
+			struct page *page, unsigned long count)
+{
+	return remap_pfn_range(vma, addr, page_to_pfn(page), count << PAGE_SHIFT,
+			       vma->vm_page_prot);
+}
+
+/* For ringfence_insert_page(); refused when writes would make copies. */
+bool ringfence_prepare_faults(struct vm_area_struct *vma)
+{
+	if (!(vma->vm_flags & (VM_SHARED | VM_MAYSHARE)))
+		return false;
+	vm_flags_set(vma, VM_IO | VM_PFNMAP | VM_DONTEXPAND | VM_DONTDUMP);
+	return true;
+}
+
+vm_fault_t ringfence_insert_page(struct vm_fault *vmf, struct page *page)
+{
+	return vmf_insert_pfn(vmf->vma, vmf->address, page_to_pfn(page));
+}
+
+/* These two take the size as an int. */
+static int vmap_part(size_t size)
+{
+	return min_t(size_t, size, SZ_1G);
+}
+
+void ringfence_invalidate_vmap(void *addr, size_t size)
+{
+	for (; size; addr += vmap_part(size), size -= vmap_part(size))
+		invalidate_kernel_vmap_range(addr, vmap_part(size));
+}
+
+void ringfence_flush_vmap(void *addr, size_t size)
+{
+	for (; size; addr += vmap_part(size), size -= vmap_part(size))
+		flush_kernel_vmap_range(addr, vmap_part(size));
+}
+
+/* What the dma-buf core waits for before the CPU accesses a buffer. */
+int ringfence_wait_for_fences(struct dma_buf *buf, enum dma_data_direction dir)
+{
+	bool write = dir == DMA_BIDIRECTIONAL || dir == DMA_TO_DEVICE;
+	long ret = dma_resv_wait_timeout(buf->resv, dma_resv_usage_rw(write), true,
+					 MAX_SCHEDULE_TIMEOUT);
+
+	return ret < 0 ? ret : 0;
+}
+
+void ringfence_sync_table_for_cpu(struct device *dev, struct sg_table *table,
+				  enum dma_data_direction dir)
+{
+	dma_sync_sgtable_for_cpu(dev, table, dir);
+}
+
+void ringfence_sync_table_for_device(struct device *dev, struct sg_table *table,
+				     enum dma_data_direction dir)
+{
+	dma_sync_sgtable_for_device(dev, table, dir);
+}
+
+void ringfence_sync_for_cpu(struct device *dev, dma_addr_t addr, size_t size,
+			    enum dma_data_direction dir)
+{
+	dma_sync_single_for_cpu(dev, addr, size, dir);
+}
+
+void ringfence_sync_for_device(struct device *dev, dma_addr_t addr, size_t size,
+			       enum dma_data_direction dir)
+{
+	dma_sync_single_for_device(dev, addr, size, dir);
 }

@@ -9,7 +9,9 @@
 #include <linux/cgroup_dmem.h>
 #include <linux/device.h>
 #include <linux/dma-buf.h>
+#include <linux/dma-direction.h>
 #include <linux/list.h>
+#include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/scatterlist.h>
 #include <linux/types.h>
@@ -42,5 +44,30 @@ int ringfence_dma_mapping_error(struct device *dev, dma_addr_t addr);
 bool ringfence_request_mem_region(phys_addr_t start, phys_addr_t size, const char *name);
 void ringfence_release_mem_region(phys_addr_t start, phys_addr_t size);
 bool ringfence_is_mapped_memory(phys_addr_t phys);
+
+phys_addr_t ringfence_page_to_phys(struct page *page);
+void ringfence_clear_pages(struct page *page, unsigned long count);
+bool ringfence_page_is_shared(struct page *page);
+void *ringfence_linear_address(struct page *page);
+void *ringfence_vmap(struct page **pages, unsigned int count);
+unsigned long ringfence_totalram_pages(void);
+unsigned long ringfence_obtainable_pages(void);
+
+int ringfence_map_pages(struct vm_area_struct *vma, unsigned long addr,
+			struct page *page, unsigned long count);
+bool ringfence_prepare_faults(struct vm_area_struct *vma);
+vm_fault_t ringfence_insert_page(struct vm_fault *vmf, struct page *page);
+
+void ringfence_invalidate_vmap(void *addr, size_t size);
+void ringfence_flush_vmap(void *addr, size_t size);
+int ringfence_wait_for_fences(struct dma_buf *buf, enum dma_data_direction dir);
+void ringfence_sync_table_for_cpu(struct device *dev, struct sg_table *table,
+				  enum dma_data_direction dir);
+void ringfence_sync_table_for_device(struct device *dev, struct sg_table *table,
+				     enum dma_data_direction dir);
+void ringfence_sync_for_cpu(struct device *dev, dma_addr_t addr, size_t size,
+			    enum dma_data_direction dir);
+void ringfence_sync_for_device(struct device *dev, dma_addr_t addr, size_t size,
+			       enum dma_data_direction dir);
 
 #endif /* RINGFENCE_INLINES_H */

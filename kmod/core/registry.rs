@@ -51,13 +51,6 @@ mod backend;
 mod books;
 mod files;
 
-pub(crate) use self::{
-    backend::PROPERTIES,
-    books::{
-        Account,
-        Entry, //
-    }, //
-};
 pub use self::backend::{
     Abilities,
     Backend,
@@ -69,6 +62,13 @@ pub use self::backend::{
     CPU_ACCESS,
     ONLINE,
     PROTECTED, //
+};
+pub(crate) use self::{
+    backend::PROPERTIES,
+    books::{
+        Account,
+        Entry, //
+    }, //
 };
 use self::{
     backend::{

@@ -248,10 +248,7 @@ mod tests {
         assert!(refused(|call| call.alignment = 0x1_1000));
         let mut call = good();
         call.alignment = 1 << 63;
-        assert_eq!(
-            request(&call).map(|request| request.alignment),
-            Ok(1 << 63)
-        );
+        assert_eq!(request(&call).map(|request| request.alignment), Ok(1 << 63));
     }
 
     #[test]

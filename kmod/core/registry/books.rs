@@ -100,6 +100,16 @@ impl Entry {
         self.entered.store(false, Relaxed);
     }
 
+    /// Bytes.
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The heap in whose books it is, or will be.
+    pub(crate) fn heap(&self) -> &'static Heap {
+        self.heap
+    }
+
     /// Has the entry hold a charge from now on.
     pub(crate) fn hold(&self, charge: Charge) {
         // A buffer is allocated once, so the place is empty.

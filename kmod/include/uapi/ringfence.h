@@ -200,7 +200,7 @@ struct ringfence_sync {
 /*
  * EINVAL: unknown flags, or a range that is empty or not inside the buffer; or
  * not a dma-buf, or not one of Ringfence's; EBADF: no such file; EACCES: the
- * buffer is protected; EOPNOTSUPP: the CPU has no access to the buffer.
+ * buffer is protected; EPERM: the CPU can't map the buffer.
  */
 #define RINGFENCE_IOCTL_SYNC		_IOWR(RINGFENCE_IOC_MAGIC, 3, \
 					      struct ringfence_sync)
