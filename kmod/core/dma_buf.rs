@@ -19,9 +19,13 @@ use crate::{
         Mapping, //
     },
     bindings,
+    dmem::Charge,
     inject,
     page_buffer::PageBuffer,
-    registry::Heap,
+    registry::{
+        Entry,
+        Heap, //
+    },
     scatter_list::Turn, //
 };
 use kernel::{
@@ -35,9 +39,13 @@ use kernel::{
         from_err_ptr,
         from_result, //
     },
+    fs::File,
     module::this_module,
     prelude::*,
-    sync::Arc, //
+    sync::{
+        aref::ARef,
+        Arc, //
+    }, //
 };
 
 /// What a buffer is, for `/dev/ringfence`.
@@ -115,8 +123,11 @@ impl<T: Exporter> Callbacks for T {
 }
 
 /// What `priv` of our dma-bufs points to.
+///
+/// The order of the fields is that of their drop: first the memory goes back.
 struct Exported {
     callbacks: KBox<dyn Callbacks>,
+    entry: Entry,
 }
 
 /// Whose a dma-buf is.
@@ -174,6 +185,23 @@ impl DmaBuf {
             Kind::Device(exported) => exported.callbacks.info(),
             Kind::Foreign => Err(EINVAL),
         }
+    }
+
+    /// Has the buffer hold what it is charged to.
+    pub(crate) fn hold(&self, charge: Charge) {
+        match self.kind() {
+            Kind::Pages(buffer) => buffer.entry().hold(charge),
+            Kind::Device(exported) => exported.entry.hold(charge),
+            // Nothing that a backend answers with; the charge is given back.
+            Kind::Foreign => {}
+        }
+    }
+
+    /// The file that user space gets, with a reference of its own.
+    pub(crate) fn file(&self) -> ARef<File> {
+        // SAFETY: By the type invariants the dma-buf is live, and with it its file, which does not
+        // change. A dma-buf's file has no position that a call could be using.
+        unsafe { File::from_raw_file((*self.0.as_ptr()).file) }.into()
     }
 
     /// Makes `length` bytes from `offset` on ready for whoever uses them next: the
@@ -246,24 +274,37 @@ fn export_callbacks(
     size: usize,
     fd_flags: u32,
 ) -> Result<DmaBuf> {
-    let private = KBox::into_raw(KBox::new(Exported { callbacks }, GFP_KERNEL)?);
-    // SAFETY: The operations go with `private`, and their release, which comes once, drops it.
-    unsafe { export_raw(heap, owner, &OPERATIONS, private.cast(), size, fd_flags) }.inspect_err(
-        |_| {
-            // SAFETY: There is no dma-buf, so `private` is still ours.
-            drop(unsafe { KBox::from_raw(private) });
-        },
-    )
+    // CAST: Widening.
+    let entry = Entry::new(heap, size as u64);
+    let private = KBox::into_raw(KBox::new(Exported { callbacks, entry }, GFP_KERNEL)?);
+    // SAFETY: The operations go with `private`, and their release, which comes once, drops it with
+    // the entry.
+    let exported = unsafe {
+        export_raw(
+            &(*private).entry,
+            owner,
+            &OPERATIONS,
+            private.cast(),
+            size,
+            fd_flags,
+        )
+    };
+    exported.inspect_err(|_| {
+        // SAFETY: There is no dma-buf, so `private` is still ours.
+        drop(unsafe { KBox::from_raw(private) });
+    })
 }
 
-/// Makes a dma-buf that has these operations and private data.
+/// Makes a dma-buf that has these operations and private data, and enters it into
+/// the books of its heap, which is the entry's.
 ///
 /// # Safety
 ///
 /// The operations must take `private` for the private data, which must be valid until their
-/// `release` is called. On failure there is no dma-buf, and nothing is called.
+/// `release` is called. The entry must stay where it is until it is struck off or dropped. On
+/// failure there is no dma-buf, and nothing is called.
 pub(crate) unsafe fn export_raw(
-    heap: &Heap,
+    entry: &Entry,
     owner: &'static ThisModule,
     operations: &'static bindings::dma_buf_ops,
     private: *mut c_void,
@@ -274,7 +315,7 @@ pub(crate) unsafe fn export_raw(
 
     let mut info: bindings::dma_buf_export_info = pin_init::zeroed();
     // A heap is never freed, so its name outlives the dma-buf.
-    info.exp_name = heap.name().as_char_ptr();
+    info.exp_name = entry.heap().name().as_char_ptr();
     info.owner = owner.as_ptr();
     info.ops = operations;
     info.size = size;
@@ -285,7 +326,10 @@ pub(crate) unsafe fn export_raw(
     // SAFETY: `info` is complete, and as the caller promises.
     let raw = from_err_ptr(unsafe { bindings::dma_buf_export(&info) })?;
     // INVARIANT: The function returned a reference.
-    Ok(DmaBuf(NonNull::new(raw).ok_or(ENOMEM)?))
+    let buffer = DmaBuf(NonNull::new(raw).ok_or(ENOMEM)?);
+    // SAFETY: The dma-buf is live; the entry is as the caller promises.
+    unsafe { entry.enter(bindings::ringfence_dma_buf_inode(raw)) };
+    Ok(buffer)
 }
 
 /// # Safety

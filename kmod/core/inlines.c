@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
+#include <linux/cgroup_dmem.h>
+#include <linux/dma-buf.h>
 #include <linux/dma-direct.h>
 #include <linux/dma-mapping.h>
 #include <linux/dma-resv.h>
+#include <linux/fs.h>
 #include <linux/highmem.h>
 #include <linux/ioport.h>
 #include <linux/iommu.h>
@@ -52,6 +55,51 @@ int ringfence_current_tgid(void)
 void ringfence_current_comm(char *comm)
 {
 	strscpy_pad(comm, current->comm, TASK_COMM_LEN);
+}
+
+void ringfence_list_init(struct list_head *head)
+{
+	INIT_LIST_HEAD(head);
+}
+
+void ringfence_list_append(struct list_head *entry, struct list_head *head)
+{
+	list_add_tail(entry, head);
+}
+
+void ringfence_list_remove(struct list_head *entry)
+{
+	list_del(entry);
+}
+
+u64 ringfence_dma_buf_inode(struct dma_buf *buffer)
+{
+	return file_inode(buffer->file)->i_ino;
+}
+
+/* The controller's functions are inline, and do nothing, without CONFIG_CGROUP_DMEM. */
+
+struct dmem_cgroup_region *ringfence_dmem_register(const char *name, u64 size)
+{
+	const struct dmem_cgroup_init init = { .size = size };
+
+	return dmem_cgroup_register_region(&init, "ringfence/%s", name);
+}
+
+void ringfence_dmem_unregister(struct dmem_cgroup_region *region)
+{
+	dmem_cgroup_unregister_region(region);
+}
+
+int ringfence_dmem_try_charge(struct dmem_cgroup_region *region, u64 size,
+			      struct dmem_cgroup_pool_state **pool)
+{
+	return dmem_cgroup_try_charge(region, size, pool, NULL);
+}
+
+void ringfence_dmem_uncharge(struct dmem_cgroup_pool_state *pool, u64 size)
+{
+	dmem_cgroup_uncharge(pool, size);
 }
 
 void ringfence_sg_set_dma(struct scatterlist *sg, dma_addr_t addr, unsigned int len)

@@ -6,9 +6,11 @@
 #ifndef RINGFENCE_INLINES_H
 #define RINGFENCE_INLINES_H
 
+#include <linux/cgroup_dmem.h>
 #include <linux/device.h>
 #include <linux/dma-buf.h>
 #include <linux/dma-direction.h>
+#include <linux/list.h>
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/scatterlist.h>
@@ -21,6 +23,18 @@ void ringfence_cond_resched(void);
 struct workqueue_struct *ringfence_workqueue(void);
 int ringfence_current_tgid(void);
 void ringfence_current_comm(char *comm);
+
+void ringfence_list_init(struct list_head *head);
+void ringfence_list_append(struct list_head *entry, struct list_head *head);
+void ringfence_list_remove(struct list_head *entry);
+
+u64 ringfence_dma_buf_inode(struct dma_buf *buffer);
+
+struct dmem_cgroup_region *ringfence_dmem_register(const char *name, u64 size);
+void ringfence_dmem_unregister(struct dmem_cgroup_region *region);
+int ringfence_dmem_try_charge(struct dmem_cgroup_region *region, u64 size,
+			      struct dmem_cgroup_pool_state **pool);
+void ringfence_dmem_uncharge(struct dmem_cgroup_pool_state *pool, u64 size);
 
 void ringfence_sg_set_dma(struct scatterlist *sg, dma_addr_t addr, unsigned int len);
 dma_addr_t ringfence_sg_dma_address(struct scatterlist *sg);

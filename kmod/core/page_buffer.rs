@@ -38,6 +38,7 @@ use crate::{
     },
     registry::{
         self,
+        Entry,
         Heap, //
     },
     scatter_list::{
@@ -102,6 +103,7 @@ pub enum Fill {
 ///   used with the reservation lock held.
 struct Head {
     callbacks: &'static Callbacks,
+    entry: Entry,
     fill: Fill,
     address: UnsafeCell<Option<KernelMapping>>,
 }
@@ -129,8 +131,16 @@ impl<O: Owner> Buffer<O> {
         release: |head| {
             // SAFETY: By the invariants of `Head` this is what was boxed, which is used no more.
             let this = unsafe { KBox::from_raw(head.as_ptr().cast::<Self>()) };
-            let Self { owner, memory, .. } = KBox::into_inner(this);
+            // Before it moves.
+            this.head.entry.strike();
+            let Self {
+                head,
+                owner,
+                memory,
+            } = KBox::into_inner(this);
             owner.release(memory);
+            // What the memory was charged to, now that it is back.
+            drop(head);
         },
     };
 
@@ -164,9 +174,12 @@ impl Head {
 ///
 /// `ENOMEM`, or `ENOENT` when the owner's module is being unloaded.
 pub fn export<O: Owner>(owner: O, memory: O::Memory, fill: Fill, fd_flags: u32) -> Result<DmaBuf> {
+    let size: usize = memory.runs().iter().map(Run::size).sum();
     // INVARIANT: The callbacks are those of `O`.
     let head = Head {
         callbacks: &Buffer::<O>::CALLBACKS,
+        // CAST: Widening.
+        entry: Entry::new(owner.heap(), size as u64),
         fill,
         address: UnsafeCell::new(None),
     };
@@ -197,11 +210,12 @@ unsafe fn export_head(
 ) -> Result<DmaBuf> {
     // SAFETY: By the function's contract.
     let this = unsafe { head.as_ref() };
-    let size = this.runs().iter().map(Run::size).sum();
+    // CAST: It was a `usize`.
+    let size = this.entry.size() as usize;
     // SAFETY: The operations go with `priv`, and their release, which comes once, drops it.
     let exported = unsafe {
         dma_buf::export_raw(
-            this.heap(),
+            &this.entry,
             module,
             &OPERATIONS,
             head.as_ptr().cast(),
@@ -248,6 +262,11 @@ impl<'a> PageBuffer<'a> {
     fn head(self) -> &'a Head {
         // SAFETY: By the type invariants the dma-buf has our operations.
         unsafe { head(ptr::from_ref(self.0).cast_mut()) }
+    }
+
+    /// What its heap's books say of it.
+    pub(crate) fn entry(self) -> &'a Entry {
+        &self.head().entry
     }
 
     /// What the buffer is.

@@ -25,6 +25,7 @@ mod bindings;
 mod chardev;
 pub mod dma_buf;
 mod dma_heap;
+mod dmem;
 pub mod firmware_node;
 pub mod inject;
 mod kernel_mapping;

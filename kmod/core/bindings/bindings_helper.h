@@ -10,6 +10,7 @@
 #include <linux/tee.h>
 #include <linux/tee_drv.h>
 #include <linux/vmalloc.h>
+#include <uapi/linux/dma-buf.h>
 #include <uapi/ringfence.h>
 
 #include "../inlines.h"

@@ -8,17 +8,18 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 use std::process;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ringfence::buffer::Buffer;
 use ringfence::control::Control;
 use ringfence::error::Error;
-use ringfence::heap::{self, Heap};
+use ringfence::fallback::Allocator;
+use ringfence::heap;
 use ringfence::proto::message::{self, Licence};
 use ringfence::status::Status;
 
 use crate::args::{Args, BufferName, Command, Hold};
-use crate::show::{self, AnyHeap, Decrypted, Shown};
+use crate::show::{self, Allocated, AnyHeap, Decrypted, Shown};
 
 /// Carries out a command line.
 pub fn run(args: &Args) -> Result<(), Error> {
@@ -28,13 +29,31 @@ pub fn run(args: &Args) -> Result<(), Error> {
             Ok(())
         }
         Command::Alloc {
-            heap,
+            from,
             size,
+            count,
+            timings,
             show_handle,
             hold: how_long,
         } => {
-            let buffer = Heap::open(heap)?.allocate(*size)?;
-            show::buffer(&describe(&buffer, *show_handle)?, args.json);
+            let allocator = Allocator::new(&from.policy()?)?;
+            let mut buffers = Vec::new();
+            let mut shown = Vec::new();
+            for _ in 0..count.unwrap_or(1) {
+                let start = Instant::now();
+                let allocation = allocator.allocate(*size)?;
+                let took = start.elapsed();
+                shown.push(Allocated {
+                    buffer: describe(&allocation.buffer, *show_handle)?,
+                    refused: allocation.refused,
+                    nanoseconds: timings.then_some(took.as_nanos()),
+                });
+                buffers.push(allocation.buffer);
+            }
+            match (count, shown.as_slice()) {
+                (None, [one]) => show::allocated(one, args.json),
+                _ => show::all_allocated(&shown, args.json),
+            }
             hold(how_long);
             Ok(())
         }
@@ -72,7 +91,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
 /// Every heap of the system; those that the driver knows with their figures.
 fn heaps() -> Result<Vec<AnyHeap>, Error> {
     let mut ours = match Control::open() {
-        Ok(control) => control.heaps()?,
+        Ok(control) => control.heaps_with_history()?,
         // The other heaps are there without it.
         Err(Error::Open { source, .. }) if source.kind() == io::ErrorKind::NotFound => Vec::new(),
         Err(error) => return Err(error),
@@ -80,9 +99,11 @@ fn heaps() -> Result<Vec<AnyHeap>, Error> {
     Ok(heap::names()?
         .into_iter()
         .map(|name| {
-            let place = ours.iter().position(|info| info.name == name);
+            let place = ours.iter().position(|(info, _)| info.name == name);
+            let (ringfence, history) = place.map(|place| ours.swap_remove(place)).unzip();
             AnyHeap {
-                ringfence: place.map(|place| ours.swap_remove(place)),
+                ringfence,
+                history,
                 name,
             }
         })
@@ -134,6 +155,7 @@ fn decrypt(
     key_id: [u8; 16],
     counter: [u8; 16],
 ) -> Result<(Buffer, Decrypted), Error> {
+    use ringfence::heap::Heap;
     use ringfence::secure::{Encryption, SecureSession};
 
     let (ciphertext, size) = open(file)?;

@@ -6,7 +6,8 @@ use std::io::{self, Write};
 
 use bytesize::ByteSize;
 use ringfence::buffer::BufferInfo;
-use ringfence::heap::HeapInfo;
+use ringfence::fallback::Refused;
+use ringfence::heap::{HeapInfo, History};
 use ringfence::status::{SecureWorld, Status};
 use serde::Serialize;
 
@@ -17,6 +18,52 @@ pub struct AnyHeap {
     pub name: String,
     /// What the driver says of it; `None` for another driver's heap.
     pub ringfence: Option<HeapInfo>,
+    /// What became of its allocations; `None` as above.
+    pub history: Option<History>,
+}
+
+impl AnyHeap {
+    /// What it is, how full, and what can be asked of it.
+    fn lines(&self) -> String {
+        let Some(info) = &self.ringfence else {
+            return format!("{:24} another driver's\n", self.name);
+        };
+        let mut text = format!(
+            "{:24} {} of {} free, {}, use case {}{}\n",
+            self.name,
+            size(info.free),
+            size(info.size),
+            traits(info.protected, info.cpu_access, info.contiguous),
+            info.use_case,
+            if info.online { "" } else { ", offline" },
+        );
+        if info.online {
+            let mut wishes = format!("aligned up to {}", size(info.max_alignment));
+            for (able, word) in [(info.top_down, ", top-down"), (info.no_wait, ", no-wait")] {
+                if able {
+                    wishes += word;
+                }
+            }
+            text += &format!(
+                "{:24} in units of {}, {wishes}; longest run {}\n",
+                "",
+                size(info.granule),
+                size(info.largest_free),
+            );
+        }
+        if let Some(history) = &self.history {
+            text += &format!(
+                "{:24} {} in {} buffers, at most {} so far; {} allocations, {} refused\n",
+                "",
+                size(info.used),
+                info.buffers,
+                size(history.high_water),
+                history.allocations,
+                history.failures,
+            );
+        }
+        text
+    }
 }
 
 /// A buffer as it is shown.
@@ -31,6 +78,32 @@ pub struct Shown {
     /// The secure world's name for it, in hexadecimal, if that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     handle: Option<String>,
+}
+
+/// A buffer, and how it was allocated.
+#[derive(Debug, Serialize)]
+pub struct Allocated {
+    /// The buffer.
+    #[serde(flatten)]
+    pub buffer: Shown,
+    /// The heaps that should have served before, and why they did not.
+    pub refused: Vec<Refused>,
+    /// How long it took, if that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nanoseconds: Option<u128>,
+}
+
+impl Allocated {
+    fn text(&self) -> String {
+        let mut text = self.buffer.line();
+        if let Some(nanoseconds) = self.nanoseconds {
+            text += &format!(", in {} microseconds", nanoseconds.div_ceil(1000));
+        }
+        for refused in &self.refused {
+            text += &format!("\n  not from {refused}");
+        }
+        text
+    }
 }
 
 /// The outcome of a decryption.
@@ -124,25 +197,29 @@ pub fn heaps(heaps: &[AnyHeap], json: bool) {
     if json {
         return print_json(&heaps);
     }
-    let mut text = String::new();
-    for heap in heaps {
-        let what = match &heap.ringfence {
-            Some(info) => format!(
-                "{} of {} free, {}, use case {}{}",
-                size(info.free),
-                size(info.size),
-                traits(info.protected, info.cpu_access, info.contiguous),
-                info.use_case,
-                if info.online { "" } else { ", offline" },
-            ),
-            None => "another driver's".to_owned(),
-        };
-        text += &format!("{:24} {what}\n", heap.name);
-    }
+    let text: String = heaps.iter().map(AnyHeap::lines).collect();
     if heaps.is_empty() {
-        text += "no dma-buf heaps; load the modules ringfence_core and ringfence_carveout";
+        return print("no dma-buf heaps; load the modules of Ringfence, or the kernel's own");
     }
     print(&text);
+}
+
+/// Shows a new buffer.
+pub fn allocated(allocated: &Allocated, json: bool) {
+    if json {
+        print_json(allocated);
+    } else {
+        print(&allocated.text());
+    }
+}
+
+/// Shows several new buffers.
+pub fn all_allocated(all: &[Allocated], json: bool) {
+    if json {
+        return print_json(&all);
+    }
+    let lines: Vec<String> = all.iter().map(Allocated::text).collect();
+    print(&lines.join("\n"));
 }
 
 /// Shows a buffer.
@@ -244,6 +321,50 @@ mod tests {
             "1.0 MiB from protected-video, protected, contiguous, no CPU access, \
              use case secure-video, open at /proc/1/fd/3"
         );
+    }
+
+    #[test]
+    fn a_fallback_is_shown_with_its_reason() {
+        use ringfence::fallback::{Property, Reason};
+
+        let allocated = Allocated {
+            buffer: Shown::new(info(), false),
+            refused: vec![Refused {
+                heap: "system".into(),
+                reason: Reason::Lacks(Property::Protected),
+            }],
+            nanoseconds: Some(1500),
+        };
+        assert_eq!(
+            allocated.text(),
+            "1.0 MiB from protected-video, protected, contiguous, no CPU access, \
+             use case secure-video, in 2 microseconds\n  \
+             not from system: its buffers are not protected"
+        );
+        let json = serde_json::to_value(&allocated).unwrap();
+        assert_eq!(json["heap"], "protected-video");
+        assert_eq!(json["refused"][0]["heap"], "system");
+        assert_eq!(json["nanoseconds"], 1500);
+    }
+
+    #[test]
+    fn a_heap_says_what_can_be_asked_of_it() {
+        let mut raw = ringfence::uapi::HeapInfo::ask(0);
+        raw.flags = ringfence::uapi::ONLINE | ringfence::uapi::CONTIGUOUS;
+        raw.max_alignment = 1 << 30;
+        raw.granule = 4096;
+        raw.alloc_flags = ringfence::uapi::ALLOC_NO_WAIT;
+        raw.high_water = 3 << 20;
+        raw.failures = 2;
+        let heap = AnyHeap {
+            name: "camera".into(),
+            ringfence: Some(HeapInfo::from(&raw)),
+            history: Some(History::from(&raw)),
+        };
+        let text = heap.lines();
+        assert!(text.contains("aligned up to 1.0 GiB, no-wait;"), "{text}");
+        assert!(text.contains("at most 3.0 MiB so far"), "{text}");
+        assert!(text.contains("2 refused"), "{text}");
     }
 
     #[test]
