@@ -23,6 +23,8 @@ pub enum Point {
     Answer,
     /// Opening a range, which is said to be in use in the secure world (EBUSY).
     Busy,
+    /// A block of pages (ENOMEM).
+    Pages,
     /// Exporting the dma-buf (ENOMEM).
     Export,
     /// Mapping for a device (EIO).
@@ -60,7 +62,7 @@ mod imp {
         uaccess::UserSliceReader, //
     };
 
-    const POINTS: [(&str, Point); 9] = [
+    const POINTS: [(&str, Point); 10] = [
         ("range", Point::Range),
         ("record", Point::Record),
         ("scrub", Point::Scrub),
@@ -68,6 +70,7 @@ mod imp {
         ("tee", Point::Tee),
         ("answer", Point::Answer),
         ("busy", Point::Busy),
+        ("pages", Point::Pages),
         ("export", Point::Export),
         ("map", Point::Map),
     ];
@@ -92,7 +95,7 @@ mod imp {
                     return Ok(());
                 }
                 return Err(match point {
-                    Point::Range | Point::Record | Point::Export => ENOMEM,
+                    Point::Range | Point::Record | Point::Pages | Point::Export => ENOMEM,
                     Point::Busy => EBUSY,
                     Point::Scrub | Point::Background | Point::Tee | Point::Answer | Point::Map => {
                         EIO

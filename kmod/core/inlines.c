@@ -206,9 +206,11 @@ void ringfence_clear_pages(struct page *page, unsigned long count)
 	}
 }
 
-bool ringfence_page_is_shared(struct page *page)
+/* @page is the first one of its block. */
+bool ringfence_page_is_reusable(struct page *page)
 {
-	return page_count(page) != 1;
+	return page_count(page) == 1 &&
+	       !folio_contain_hwpoisoned_page(page_folio(page));
 }
 
 /* Where the kernel has the page anyhow; NULL when it has not. */

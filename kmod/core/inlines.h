@@ -57,7 +57,7 @@ bool ringfence_is_mapped_memory(phys_addr_t phys);
 
 phys_addr_t ringfence_page_to_phys(struct page *page);
 void ringfence_clear_pages(struct page *page, unsigned long count);
-bool ringfence_page_is_shared(struct page *page);
+bool ringfence_page_is_reusable(struct page *page);
 void *ringfence_linear_address(struct page *page);
 void *ringfence_vmap(struct page **pages, unsigned int count);
 unsigned long ringfence_totalram_pages(void);

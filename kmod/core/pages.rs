@@ -173,11 +173,11 @@ impl Block {
         self.0.size()
     }
 
-    /// Whether somebody else has a reference to a page of the block: whoever pinned
-    /// it may write to it at any time.
-    pub fn is_shared(&self) -> bool {
+    /// Whether the pages can be somebody else's buffer: nobody has a reference to one
+    /// of them, so that nobody writes to it later, and none of them is broken.
+    pub fn is_reusable(&self) -> bool {
         // SAFETY: By the type invariants this is the first page of a block.
-        unsafe { bindings::ringfence_page_is_shared(self.0.first()) }
+        unsafe { bindings::ringfence_page_is_reusable(self.0.first()) }
     }
 
     /// Writes zeros over all of it.
@@ -310,6 +310,8 @@ unsafe fn link(page: NonNull<page>) -> *mut Option<NonNull<page>> {
 
 /// Whether the memory of heaps is charged to the memory control group of whoever
 /// allocates it: the parameter `mem_accounting` of the kernel's own dma-heap code.
+// Not inlined: heap modules don't import the variable.
+#[inline(never)]
 pub fn accounting() -> bool {
     // SAFETY: The kernel sets the parameter when it starts, and never again.
     unsafe { bindings::mem_accounting }

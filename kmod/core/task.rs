@@ -55,9 +55,14 @@ impl Origin {
 pub(crate) fn pause() -> Result {
     // SAFETY: Called from process context without locks held that forbid sleeping, as callers do.
     unsafe { bindings::ringfence_cond_resched() };
-    // SAFETY: Looks at the current task only.
-    if unsafe { bindings::ringfence_fatal_signal_pending() } {
+    if is_killed() {
         return Err(EINTR);
     }
     Ok(())
+}
+
+/// Whether the current task is being killed.
+pub fn is_killed() -> bool {
+    // SAFETY: Looks at the current task only.
+    unsafe { bindings::ringfence_fatal_signal_pending() }
 }
