@@ -175,11 +175,15 @@ impl Head {
 /// `ENOMEM`, or `ENOENT` when the owner's module is being unloaded.
 pub fn export<O: Owner>(owner: O, memory: O::Memory, fill: Fill, fd_flags: u32) -> Result<DmaBuf> {
     let size: usize = memory.runs().iter().map(Run::size).sum();
+    let start = match memory.runs() {
+        [run] => Some(run.start()),
+        _ => None,
+    };
     // INVARIANT: The callbacks are those of `O`.
     let head = Head {
         callbacks: &Buffer::<O>::CALLBACKS,
         // CAST: Widening.
-        entry: Entry::new(owner.heap(), size as u64),
+        entry: Entry::new(owner.heap(), size as u64, start),
         fill,
         address: UnsafeCell::new(None),
     };

@@ -41,6 +41,8 @@ pub(crate) struct Entry {
     heap: &'static Heap,
     /// Bytes.
     size: u64,
+    /// Physical address of the first byte, if it is one run, and that is known.
+    start: Option<u64>,
     /// Who allocated it.
     origin: Origin,
     inode: Atomic<u64>,
@@ -55,13 +57,15 @@ unsafe impl Send for Entry {}
 unsafe impl Sync for Entry {}
 
 impl Entry {
-    /// A buffer of the current process, of `size` bytes.
-    pub(crate) fn new(heap: &Heap, size: u64) -> Self {
+    /// A buffer of the current process, of `size` bytes, that begins at the physical
+    /// address `start`.
+    pub(crate) fn new(heap: &Heap, size: u64, start: Option<u64>) -> Self {
         // INVARIANT: Nothing has entered it; `enter` initialises the links.
         Self {
             links: Opaque::zeroed(),
             heap: heap.for_ever(),
             size,
+            start,
             origin: Origin::current(),
             inode: Atomic::new(0),
             entered: Atomic::new(false),
@@ -203,14 +207,12 @@ impl Books {
             // SAFETY: The list is locked, so that by the type invariants this is the first field of an
             // entry, which can't go away meanwhile.
             let entry = unsafe { NonNull::new_unchecked(next.cast::<Entry>()).as_ref() };
-            writeln!(
-                f,
-                "{} {:#x} {} {}",
-                entry.inode.load(Relaxed),
-                entry.size,
-                entry.origin.pid,
-                entry.origin.comm()
-            )?;
+            write!(f, "{} {:#x} ", entry.inode.load(Relaxed), entry.size)?;
+            match entry.start {
+                Some(start) => write!(f, "{:#x}", start)?,
+                None => write!(f, "-")?,
+            }
+            writeln!(f, " {} {}", entry.origin.pid, entry.origin.comm())?;
             // SAFETY: As above.
             next = unsafe { (*next).next };
         }
