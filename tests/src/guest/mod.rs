@@ -6,6 +6,8 @@ pub mod allocation;
 pub mod deadline;
 pub mod debug;
 pub mod dma_buf;
+pub mod importer;
+pub mod mapping;
 pub mod memory;
 pub mod module;
 pub mod open_files;
