@@ -6,6 +6,9 @@
 //! limits how much of it the group's processes hold. A buffer stays charged to
 //! the group of the process that allocated it, whoever uses it later. Without
 //! `CONFIG_CGROUP_DMEM` there are no regions, and nothing is limited.
+//!
+//! A region stays when the heap's backend goes, and with it what administrators
+//! have set. Heaps on the same memory share one.
 
 use core::ptr::NonNull;
 
@@ -15,8 +18,57 @@ use kernel::{
         from_err_ptr,
         to_result, //
     },
-    prelude::*, //
+    prelude::*,
+    str::CString,
+    sync::{
+        global_lock,
+        Arc, //
+    }, //
 };
+
+global_lock! {
+    // SAFETY: Initialised by `init`, which the module calls before anything else.
+    unsafe(uninit) static REGIONS: Mutex<KVec<(CString, Arc<Region>)>> = KVec::new();
+}
+
+/// Prepares the list of regions.
+///
+/// # Safety
+///
+/// Must be called exactly once, before anything else here.
+pub(crate) unsafe fn init() {
+    // SAFETY: The caller calls this once and first.
+    unsafe { REGIONS.init() };
+}
+
+/// The region of this name, with a capacity of `size` bytes; `None` when the kernel
+/// has no such controller, or for an empty region.
+///
+/// # Errors
+///
+/// `ENOMEM`.
+pub(crate) fn region(name: &CStr, size: u64) -> Result<Option<Arc<Region>>> {
+    let mut regions = REGIONS.lock();
+    let known = regions
+        .iter()
+        .position(|(known, _)| known.to_bytes() == name.to_bytes());
+    if let Some(index) = known {
+        let (_, region) = &regions[index];
+        if region.size == size {
+            return Ok(Some(region.clone()));
+        }
+        // Two regions of one name would be told apart by nobody.
+        drop(regions.remove(index));
+    }
+    regions.reserve(1, GFP_KERNEL)?;
+    let copy = CString::try_from(name)?;
+    let Some(region) = Region::register(name, size)? else {
+        return Ok(None);
+    };
+    let region = Arc::new(region, GFP_KERNEL)?;
+    regions.push((copy, region.clone()), GFP_KERNEL)?;
+    Ok(Some(region))
+}
 
 /// A region that is registered with the controller until it is dropped. Charges
 /// may outlive it.
@@ -41,7 +93,7 @@ impl Region {
     /// # Errors
     ///
     /// `ENOMEM`.
-    pub(crate) fn register(name: &CStr, size: u64) -> Result<Option<Self>> {
+    fn register(name: &CStr, size: u64) -> Result<Option<Self>> {
         // SAFETY: The name is copied.
         let raw =
             from_err_ptr(unsafe { bindings::ringfence_dmem_register(name.as_char_ptr(), size) })?;

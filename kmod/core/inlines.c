@@ -3,6 +3,7 @@
 #include <linux/cgroup_dmem.h>
 #include <linux/dma-buf.h>
 #include <linux/dma-direct.h>
+#include <linux/dma-map-ops.h>
 #include <linux/dma-mapping.h>
 #include <linux/dma-resv.h>
 #include <linux/fs.h>
@@ -56,6 +57,44 @@ void ringfence_current_comm(char *comm)
 {
 	strscpy_pad(comm, current->comm, TASK_COMM_LEN);
 }
+
+#ifdef CONFIG_DMA_CMA
+
+/*
+ * How full an area is, is in a structure that the kernel keeps to itself. Where
+ * its whole source is at hand so is the declaration; elsewhere nothing is known.
+ */
+#if __has_include(<../mm/cma.h>)
+#include <../mm/cma.h>
+#define HAS_CMA
+#endif
+
+struct cma *ringfence_default_cma_area(void)
+{
+	return dev_get_cma_area(NULL);
+}
+
+void ringfence_cma_figures(struct cma *area, unsigned long *pages,
+			   unsigned long *free, unsigned long *longest)
+{
+	*pages = *free = *longest = 0;
+#ifdef HAS_CMA
+	spin_lock_irq(&area->lock);
+	*pages = area->count;
+	*free = area->available_count;
+	for (int index = 0; index < area->nranges; index++) {
+		const struct cma_memrange *range = &area->ranges[index];
+		unsigned long count = cma_bitmap_maxno(area, (struct cma_memrange *)range);
+		unsigned long start, end;
+
+		for_each_clear_bitrange(start, end, range->bitmap, count)
+			*longest = max(*longest, (end - start) << area->order_per_bit);
+	}
+	spin_unlock_irq(&area->lock);
+#endif
+}
+
+#endif /* CONFIG_DMA_CMA */
 
 void ringfence_list_init(struct list_head *head)
 {

@@ -7,6 +7,7 @@
 #define RINGFENCE_INLINES_H
 
 #include <linux/cgroup_dmem.h>
+#include <linux/cma.h>
 #include <linux/device.h>
 #include <linux/dma-buf.h>
 #include <linux/dma-direction.h>
@@ -17,12 +18,21 @@
 #include <linux/types.h>
 #include <linux/workqueue.h>
 
+/* Binary logarithm of the alignment beyond which CMA does not go by itself, in pages. */
+#ifdef CONFIG_CMA_ALIGNMENT
+#define RINGFENCE_CMA_ALIGNMENT CONFIG_CMA_ALIGNMENT
+#endif
+
 void ringfence_module_get(struct module *module);
 bool ringfence_fatal_signal_pending(void);
 void ringfence_cond_resched(void);
 struct workqueue_struct *ringfence_workqueue(void);
 int ringfence_current_tgid(void);
 void ringfence_current_comm(char *comm);
+
+struct cma *ringfence_default_cma_area(void);
+void ringfence_cma_figures(struct cma *area, unsigned long *pages,
+			   unsigned long *free, unsigned long *longest);
 
 void ringfence_list_init(struct list_head *head);
 void ringfence_list_append(struct list_head *entry, struct list_head *head);

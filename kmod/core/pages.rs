@@ -78,6 +78,17 @@ impl Run {
         unsafe { self.first().add(index) }
     }
 
+    /// Cuts it into runs of `stride` pages, of which the last may be shorter.
+    #[cfg(CONFIG_DMA_CMA)]
+    pub(crate) fn parts(&self, stride: usize) -> impl Iterator<Item = Self> + '_ {
+        (0..self.pages).step_by(stride).map(move |index| {
+            let pages = stride.min(self.pages - index);
+            // SAFETY: The index is less than the number of pages, and so are those before the end of
+            // the part.
+            unsafe { Self::new(NonNull::new_unchecked(self.nth(index)), pages) }
+        })
+    }
+
     /// Writes zeros over all of it.
     ///
     /// # Safety

@@ -190,6 +190,8 @@ impl Entered {
 struct Attached {
     backend: Arc<dyn Serve>,
     abilities: Abilities,
+    /// What control groups can limit.
+    dmem: Option<Arc<dmem::Region>>,
     owner: &'static ThisModule,
 }
 
@@ -197,9 +199,6 @@ struct State {
     /// Whether the dma-heap core knows the heap.
     registered: bool,
     backend: Option<Attached>,
-    /// What control groups can limit. It stays when the backend goes, and with it
-    /// what administrators have set.
-    dmem: Option<Arc<dmem::Region>>,
     files: Option<Files>,
 }
 
@@ -278,7 +277,6 @@ impl Heap {
                 state <- new_mutex!(State {
                     registered: false,
                     backend: None,
-                    dmem: None,
                     files: None,
                 }),
                 books <- Books::new(),
@@ -289,6 +287,11 @@ impl Heap {
         )?;
         heaps.push(heap.clone(), GFP_KERNEL)?;
         Ok(heap)
+    }
+
+    /// How many of its buffers live.
+    pub fn buffers(&self) -> u32 {
+        self.account().buffers
     }
 
     /// Its name, which is also that of its device.
@@ -319,13 +322,14 @@ impl Heap {
         owner: &'static ThisModule,
     ) -> Result<Attachment> {
         let abilities = backend.abilities();
-        let size = backend.info().size;
+        let dmem = if abilities.properties & CONTIGUOUS != 0 {
+            dmem::region(backend.memory().unwrap_or(heap.name()), backend.info().size)?
+        } else {
+            None
+        };
         let mut state = heap.state.lock();
         if state.backend.is_some() {
             return Err(EBUSY);
-        }
-        if abilities.properties & CONTIGUOUS != 0 {
-            heap.register_dmem(&mut state, size)?;
         }
         if !state.registered {
             dma_heap::add(heap.clone())?;
@@ -338,23 +342,11 @@ impl Heap {
         state.backend = Some(Attached {
             backend,
             abilities,
+            dmem,
             owner,
         });
         Self::wake(heap);
         Ok(Attachment { heap: heap.clone() })
-    }
-
-    /// Lets control groups limit the use of `size` bytes of memory.
-    fn register_dmem(&self, state: &mut State, size: u64) -> Result {
-        if state.dmem.as_ref().is_some_and(|dmem| dmem.size() == size) {
-            return Ok(());
-        }
-        // Two regions of one name would be told apart by nobody.
-        state.dmem = None;
-        if let Some(region) = dmem::Region::register(&self.name, size)? {
-            state.dmem = Some(Arc::new(region, GFP_KERNEL)?);
-        }
-        Ok(())
     }
 
     /// Calls the backend's [`Backend::retry`] after `delay` milliseconds.
@@ -407,7 +399,7 @@ impl Heap {
         Ok(Entered {
             backend: attached.backend.clone(),
             abilities: attached.abilities,
-            dmem: state.dmem.clone(),
+            dmem: attached.dmem.clone(),
             _module: module,
         })
     }

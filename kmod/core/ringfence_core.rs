@@ -23,6 +23,8 @@ use kernel::{
 pub mod attachment;
 mod bindings;
 mod chardev;
+#[cfg(CONFIG_DMA_CMA)]
+pub mod cma;
 pub mod dma_buf;
 mod dma_heap;
 mod dmem;
@@ -53,6 +55,8 @@ impl InPlaceModule for Core {
         unsafe { slot::init() };
         // SAFETY: As above.
         unsafe { registry::init() };
+        // SAFETY: As above.
+        unsafe { dmem::init() };
 
         try_pin_init!(Self {
             chardev <- MiscDeviceRegistration::register(chardev::OPTIONS),

@@ -176,6 +176,12 @@ pub trait Backend: Send + Sync + Sized + 'static {
         }
     }
 
+    /// By which name control groups limit the use of contiguous memory, if not by
+    /// the heap's: heaps on the same memory have the same.
+    fn memory(&self) -> Option<&CStr> {
+        None
+    }
+
     /// The allocated ranges, in order of address.
     fn ranges(&self) -> Result<KVVec<RangeLine>>;
 
@@ -194,6 +200,7 @@ pub(super) trait Serve: Send + Sync {
     fn allocate(&self, request: &Request) -> Result<DmaBuf>;
     fn abilities(&self) -> Abilities;
     fn info(&self) -> HeapInfo;
+    fn memory(&self) -> Option<&CStr>;
     fn ranges(&self) -> Result<KVVec<RangeLine>>;
     fn retry(&self, why: Retry);
     fn background(&self) -> Option<Msecs>;
@@ -213,6 +220,10 @@ impl<B: Backend> Serve for Server<B> {
 
     fn info(&self) -> HeapInfo {
         self.0.info()
+    }
+
+    fn memory(&self) -> Option<&CStr> {
+        self.0.memory()
     }
 
     fn ranges(&self) -> Result<KVVec<RangeLine>> {

@@ -126,6 +126,8 @@ impl Drop for Entry {
 /// Sums over all buffers of a heap.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Account {
+    /// Live buffers.
+    pub(crate) buffers: u32,
     /// Bytes of live buffers.
     pub(crate) used: u64,
     /// The most that `used` ever was.
@@ -138,12 +140,14 @@ pub(crate) struct Account {
 
 impl Account {
     fn add(&mut self, size: u64) {
+        self.buffers = self.buffers.saturating_add(1);
         self.used = self.used.saturating_add(size);
         self.high_water = self.high_water.max(self.used);
         self.allocations = self.allocations.wrapping_add(1);
     }
 
     fn subtract(&mut self, size: u64) {
+        self.buffers = self.buffers.saturating_sub(1);
         self.used = self.used.saturating_sub(size);
     }
 
@@ -227,6 +231,7 @@ mod tests {
         account.subtract(5);
         account.add(1);
         account.fail();
+        assert_eq!(account.buffers, 2);
         assert_eq!((account.used, account.high_water), (8, 12));
         assert_eq!((account.allocations, account.failures), (3, 1));
     }
