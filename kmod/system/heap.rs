@@ -66,14 +66,14 @@ impl SystemHeap {
     ///
     /// `ENOMEM`; `EINTR` when a fatal signal is pending.
     fn gather(&self, pages: usize) -> Result<Blocks> {
-        if pages > pages::total()
-            || (pages >= LARGE && pages > pages::obtainable() + self.pool.pages())
+        if pages >= LARGE
+            && (pages > pages::total() || pages > pages::obtainable() + self.pool.pages())
         {
             return Err(ENOMEM);
         }
         let mut left = pages;
-        let mut orders = &ORDERS[..];
-        let first = self.block(left, &mut orders)?;
+        let mut class = if pages == 1 { ORDERS.len() - 1 } else { 0 };
+        let first = self.block(left, &mut class)?;
         left -= first.pages();
         if left == 0 {
             return Ok(Blocks::One(first));
@@ -81,7 +81,10 @@ impl SystemHeap {
         let mut blocks = KVVec::with_capacity(fewest(pages), GFP_KERNEL)?;
         blocks.push(first, GFP_KERNEL)?;
         while left > 0 {
-            let block = self.block(left, &mut orders)?;
+            if task::is_killed() {
+                return Err(EINTR);
+            }
+            let block = self.block(left, &mut class)?;
             left -= block.pages();
             blocks.push(block, GFP_KERNEL)?;
         }
@@ -89,27 +92,26 @@ impl SystemHeap {
     }
 
     /// The largest block that is to be had and has no more than `left` pages. The
-    /// orders that are not are not tried again for the same buffer.
-    fn block(&self, left: usize, orders: &mut &'static [u32]) -> Result<Block> {
-        if task::is_killed() {
-            return Err(EINTR);
-        }
+    /// orders that are not are not tried again for the same buffer: `class` is the
+    /// first one to try.
+    #[inline]
+    fn block(&self, left: usize, class: &mut usize) -> Result<Block> {
         inject::check(Point::Pages)?;
-        while let [order, smaller @ ..] = *orders {
+        while let Some(&order) = ORDERS.get(*class) {
             if left >> order != 0 {
-                if let Some(block) = self.pool.take(*order, &self.heap) {
+                if let Some(block) = self.pool.take(*class, &self.heap) {
                     return Ok(block);
                 }
-                let effort = if *order == 0 {
+                let effort = if order == 0 {
                     Effort::Reclaim
                 } else {
                     Effort::Free
                 };
-                if let Ok(block) = Block::allocate(*order, effort) {
+                if let Ok(block) = Block::allocate(order, effort) {
                     return Ok(block);
                 }
             }
-            *orders = smaller;
+            *class += 1;
         }
         Err(ENOMEM)
     }
