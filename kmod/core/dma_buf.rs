@@ -275,7 +275,7 @@ fn export_callbacks(
     fd_flags: u32,
 ) -> Result<DmaBuf> {
     // CAST: Widening.
-    let entry = Entry::new(heap, size as u64);
+    let entry = Entry::new(heap, size as u64, None);
     let private = KBox::into_raw(KBox::new(Exported { callbacks, entry }, GFP_KERNEL)?);
     // SAFETY: The operations go with `private`, and their release, which comes once, drops it with
     // the entry.

@@ -156,15 +156,7 @@ impl Head {
     /// # Safety
     ///
     /// There must be room for a head at `place`, in a buffer whose callbacks these are.
-    unsafe fn write(
-        place: *mut Self,
-        callbacks: &'static Callbacks,
-        heap: &Heap,
-        size: usize,
-        fill: Fill,
-    ) {
-        // CAST: Widening.
-        let entry = Entry::new(heap, size as u64);
+    unsafe fn write(place: *mut Self, callbacks: &'static Callbacks, entry: Entry, fill: Fill) {
         // SAFETY: By the function's contract there is room. INVARIANT: And the callbacks fit.
         unsafe {
             place.write(Self {
@@ -200,7 +192,12 @@ pub fn export<O: Owner>(owner: O, memory: O::Memory, fill: Fill, fd_flags: u32) 
         owner.release(memory);
         return Err(ENOMEM);
     };
-    let size = memory.runs().iter().map(Run::size).sum();
+    // CAST: Widening.
+    let size = memory.runs().iter().map(Run::size).sum::<usize>() as u64;
+    let run = match memory.runs() {
+        [run] => Some(*run),
+        _ => None,
+    };
     let this = place.as_ptr();
     // INVARIANT: The callbacks are those of `O`.
     // SAFETY: There is room for a buffer, of which every field is written; the head is its first.
@@ -211,8 +208,7 @@ pub fn export<O: Owner>(owner: O, memory: O::Memory, fill: Fill, fd_flags: u32) 
         Head::write(
             &raw mut (*this).head,
             callbacks,
-            (*this).owner.heap(),
-            size,
+            Entry::new((*this).owner.heap(), size, run),
             fill,
         );
         export_head(place.cast(), this_module::<O::OwnerModule>(), fd_flags)

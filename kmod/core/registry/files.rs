@@ -3,8 +3,8 @@
 //! What root finds of a heap in debugfs.
 //!
 //! - `buffers`: one line for each live buffer, of any heap: the inode number of
-//!   the dma-buf (as in `/proc/<pid>/fdinfo`), its size in bytes, and the process
-//!   that allocated it.
+//!   the dma-buf (as in `/proc/<pid>/fdinfo`), its size in bytes, its physical
+//!   address if it is one run of pages, and the process that allocated it.
 //! - `ranges`: the ranges of a carveout, in order of address.
 //! - `stats`: the figures.
 //! - `retry`: whatever is written there has the heap settle what it can.

@@ -54,7 +54,7 @@ impl Mapping {
     }
 
     /// Writes the same byte everywhere.
-    pub fn fill(&self, byte: u8) {
+    pub fn fill(&mut self, byte: u8) {
         let word = u64::from_ne_bytes([byte; 8]);
         for place in self.words() {
             // SAFETY: The word is inside the mapping, which is writable and aligned.
@@ -71,13 +71,14 @@ impl Mapping {
         }
     }
 
-    /// How many words are not made of this byte.
-    pub fn others(&self, byte: u8) -> usize {
+    /// How many bytes are in words that are not made of this byte alone.
+    pub fn others_than(&self, byte: u8) -> usize {
         let word = u64::from_ne_bytes([byte; 8]);
         self.words()
             // SAFETY: The word is inside the mapping, which is readable and aligned.
             .filter(|place| unsafe { place.read_volatile() } != word)
             .count()
+            * 8
     }
 }
 

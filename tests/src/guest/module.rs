@@ -12,6 +12,10 @@ use rustix::system::delete_module;
 
 /// The heap module.
 pub const CARVEOUT: &str = "ringfence_carveout";
+/// The module of the CMA heaps.
+pub const CMA: &str = "ringfence_cma";
+/// The module of the system heap.
+pub const SYSTEM: &str = "ringfence_system";
 /// The module that keeps the registrations.
 pub const CORE: &str = "ringfence_core";
 
