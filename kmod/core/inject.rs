@@ -78,12 +78,26 @@ mod imp {
     /// Passes until each point fails; 0 means never.
     static ARMED: [Atomic<i32>; POINTS.len()] = [const { Atomic::new(0) }; POINTS.len()];
 
+    /// Whether any point was ever armed.
+    static USED: Atomic<i32> = Atomic::new(0);
+
     /// Passes the point, unless it is its turn to fail.
     ///
     /// # Errors
     ///
     /// The one that [`Point`] names.
+    #[inline(always)]
     pub fn check(point: Point) -> Result {
+        // An atomic load is a call, and this is in the way of everything that is measured.
+        // SAFETY: The place is valid, and accesses of this size are not torn.
+        if unsafe { USED.as_ptr().read_volatile() } == 0 {
+            return Ok(());
+        }
+        pass(point)
+    }
+
+    #[cold]
+    fn pass(point: Point) -> Result {
         let armed = &ARMED[point as usize];
         loop {
             let left = armed.load(Relaxed);
@@ -134,6 +148,7 @@ mod imp {
             return Err(EINVAL);
         }
         ARMED[point as usize].store(count, Relaxed);
+        USED.store(1, Relaxed);
         Ok(())
     }
 

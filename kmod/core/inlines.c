@@ -16,6 +16,7 @@
 #include <linux/sched.h>
 #include <linux/sched/signal.h>
 #include <linux/sizes.h>
+#include <linux/slab.h>
 #include <linux/string.h>
 #include <linux/swap.h>
 #include <linux/vmalloc.h>
@@ -47,15 +48,21 @@ struct workqueue_struct *ringfence_workqueue(void)
  * an alignment (sched_statistics without CONFIG_SCHEDSTATS), what follows it lies
  * elsewhere there.
  */
-int ringfence_current_tgid(void)
+void ringfence_current(int *tgid, char *comm)
 {
-	return task_tgid_nr(current);
+	*tgid = task_tgid_nr(current);
+	/*
+	 * All of it, as the kernel pads it with zeros. Should another thread give
+	 * it another name meanwhile, it is something of both.
+	 */
+	memcpy(comm, current->comm, TASK_COMM_LEN);
+	comm[TASK_COMM_LEN - 1] = '\0';
 }
 
-/* @comm has TASK_COMM_LEN bytes. */
-void ringfence_current_comm(char *comm)
+/* A size that the compiler knows is allocated faster. */
+void *ringfence_kmalloc(size_t size)
 {
-	strscpy_pad(comm, current->comm, TASK_COMM_LEN);
+	return size <= 192 ? kmalloc(192, GFP_KERNEL) : kmalloc(size, GFP_KERNEL);
 }
 
 #ifdef CONFIG_DMA_CMA
@@ -234,11 +241,26 @@ unsigned long ringfence_obtainable_pages(void)
 	return si_mem_available() + get_nr_swap_pages();
 }
 
+/*
+ * A page that may be written to is dirty from the start. Nobody writes it back,
+ * so there is nothing to be learnt from a fault when it is written to first.
+ */
+static pgprot_t page_prot(struct vm_area_struct *vma)
+{
+	pgprot_t dirty;
+
+	if ((vma->vm_flags & (VM_SHARED | VM_WRITE)) != (VM_SHARED | VM_WRITE))
+		return vma->vm_page_prot;
+	dirty = pte_pgprot(pte_mkdirty(pfn_pte(0, vma->vm_page_prot)));
+	/* Some architectures can't tell. */
+	return pgprot_val(dirty) ? dirty : vma->vm_page_prot;
+}
+
 int ringfence_map_pages(struct vm_area_struct *vma, unsigned long addr,
 			struct page *page, unsigned long count)
 {
 	return remap_pfn_range(vma, addr, page_to_pfn(page), count << PAGE_SHIFT,
-			       vma->vm_page_prot);
+			       page_prot(vma));
 }
 
 /* For ringfence_insert_page(); refused when writes would make copies. */
@@ -250,9 +272,29 @@ bool ringfence_prepare_faults(struct vm_area_struct *vma)
 	return true;
 }
 
-vm_fault_t ringfence_insert_page(struct vm_fault *vmf, struct page *page)
+/*
+ * Inserts @page, and of the @count pages that follow it those that the area has
+ * room for: they are likely to be touched next, and a fault costs as much as ten
+ * of them.
+ */
+vm_fault_t ringfence_insert_pages(struct vm_fault *vmf, struct page *page,
+				  unsigned long count)
 {
-	return vmf_insert_pfn(vmf->vma, vmf->address, page_to_pfn(page));
+	struct vm_area_struct *vma = vmf->vma;
+	unsigned long pfn = page_to_pfn(page);
+	unsigned long addr = vmf->address;
+	pgprot_t prot = page_prot(vma);
+	vm_fault_t ret = vmf_insert_pfn_prot(vma, addr, pfn, prot);
+
+	for (; ret == VM_FAULT_NOPAGE && count; count--) {
+		addr += PAGE_SIZE;
+		/* No further than one table of entries. */
+		if (addr >= vma->vm_end || !(addr & ~PMD_MASK))
+			break;
+		if (vmf_insert_pfn_prot(vma, addr, ++pfn, prot) != VM_FAULT_NOPAGE)
+			break;
+	}
+	return ret;
 }
 
 /* These two take the size as an int. */

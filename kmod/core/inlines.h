@@ -27,8 +27,8 @@ void ringfence_module_get(struct module *module);
 bool ringfence_fatal_signal_pending(void);
 void ringfence_cond_resched(void);
 struct workqueue_struct *ringfence_workqueue(void);
-int ringfence_current_tgid(void);
-void ringfence_current_comm(char *comm);
+void ringfence_current(int *tgid, char *comm);
+void *ringfence_kmalloc(size_t size);
 
 struct cma *ringfence_default_cma_area(void);
 void ringfence_cma_figures(struct cma *area, unsigned long *pages,
@@ -66,7 +66,8 @@ unsigned long ringfence_obtainable_pages(void);
 int ringfence_map_pages(struct vm_area_struct *vma, unsigned long addr,
 			struct page *page, unsigned long count);
 bool ringfence_prepare_faults(struct vm_area_struct *vma);
-vm_fault_t ringfence_insert_page(struct vm_fault *vmf, struct page *page);
+vm_fault_t ringfence_insert_pages(struct vm_fault *vmf, struct page *page,
+				  unsigned long count);
 
 void ringfence_invalidate_vmap(void *addr, size_t size);
 void ringfence_flush_vmap(void *addr, size_t size);

@@ -129,18 +129,17 @@ impl<O: Owner> Buffer<O> {
         // SAFETY: As above.
         heap: |head| unsafe { Self::of(head) }.owner.heap(),
         release: |head| {
-            // SAFETY: By the invariants of `Head` this is what was boxed, which is used no more.
-            let this = unsafe { KBox::from_raw(head.as_ptr().cast::<Self>()) };
-            // Before it moves.
-            this.head.entry.strike();
-            let Self {
-                head,
-                owner,
-                memory,
-            } = KBox::into_inner(this);
-            owner.release(memory);
-            // What the memory was charged to, now that it is back.
-            drop(head);
+            let this: *mut Self = head.as_ptr().cast();
+            // SAFETY: By the invariants of `Head` this is what was allocated, which is used no more;
+            // nothing of it is dropped but what is dropped here.
+            unsafe {
+                (*this).head.entry.strike();
+                let owner = (&raw const (*this).owner).read();
+                owner.release((&raw const (*this).memory).read());
+                // With what the memory was charged to, now that it is back.
+                (&raw mut (*this).head).drop_in_place();
+                free(head.cast());
+            }
         },
     };
 
@@ -154,6 +153,21 @@ impl<O: Owner> Buffer<O> {
 }
 
 impl Head {
+    /// # Safety
+    ///
+    /// There must be room for a head at `place`, in a buffer whose callbacks these are.
+    unsafe fn write(place: *mut Self, callbacks: &'static Callbacks, entry: Entry, fill: Fill) {
+        // SAFETY: By the function's contract there is room. INVARIANT: And the callbacks fit.
+        unsafe {
+            place.write(Self {
+                callbacks,
+                entry,
+                fill,
+                address: UnsafeCell::new(None),
+            });
+        }
+    }
+
     fn runs(&self) -> &[Run] {
         // SAFETY: By the type invariants the callbacks fit.
         unsafe { (self.callbacks.runs)(self) }
@@ -174,39 +188,58 @@ impl Head {
 ///
 /// `ENOMEM`, or `ENOENT` when the owner's module is being unloaded.
 pub fn export<O: Owner>(owner: O, memory: O::Memory, fill: Fill, fd_flags: u32) -> Result<DmaBuf> {
-    let size: usize = memory.runs().iter().map(Run::size).sum();
-    let start = match memory.runs() {
-        [run] => Some(run.start()),
+    let Some(place) = allocate::<Buffer<O>>() else {
+        owner.release(memory);
+        return Err(ENOMEM);
+    };
+    // CAST: Widening.
+    let size = memory.runs().iter().map(Run::size).sum::<usize>() as u64;
+    let run = match memory.runs() {
+        [run] => Some(*run),
         _ => None,
     };
+    let this = place.as_ptr();
     // INVARIANT: The callbacks are those of `O`.
-    let head = Head {
-        callbacks: &Buffer::<O>::CALLBACKS,
-        // CAST: Widening.
-        entry: Entry::new(owner.heap(), size as u64, start),
-        fill,
-        address: UnsafeCell::new(None),
-    };
-    let buffer = match KBox::<Buffer<O>>::new_uninit(GFP_KERNEL) {
-        Ok(slot) => slot.write(Buffer {
-            head,
-            owner,
-            memory,
-        }),
-        Err(error) => {
-            owner.release(memory);
-            return Err(error.into());
-        }
-    };
-    // CAST: The head is the first field of a `repr(C)` structure.
-    let head = NonNull::from(KBox::leak(buffer)).cast();
-    // SAFETY: The head is that of a buffer which was just boxed.
-    unsafe { export_head(head, this_module::<O::OwnerModule>(), fd_flags) }
+    // SAFETY: There is room for a buffer, of which every field is written; the head is its first.
+    unsafe {
+        (&raw mut (*this).owner).write(owner);
+        (&raw mut (*this).memory).write(memory);
+        let callbacks = &Buffer::<O>::CALLBACKS;
+        Head::write(
+            &raw mut (*this).head,
+            callbacks,
+            Entry::new((*this).owner.heap(), size, run),
+            fill,
+        );
+        export_head(place.cast(), this_module::<O::OwnerModule>(), fd_flags)
+    }
+}
+
+/// Room for a `T`, which may be larger than what is passed around.
+fn allocate<T>() -> Option<NonNull<T>> {
+    const { assert!(align_of::<T>() <= align_of::<usize>()) };
+    allocate_bytes(size_of::<T>()).map(NonNull::cast)
+}
+
+/// Memory that is aligned as a pointer is.
+///
+/// A box would be the same, but for the way: its memory comes from a function that can resize it.
+fn allocate_bytes(size: usize) -> Option<NonNull<u8>> {
+    // SAFETY: Callers are in process context and hold no lock that forbids to sleep.
+    NonNull::new(unsafe { bindings::ringfence_kmalloc(size) }.cast())
 }
 
 /// # Safety
 ///
-/// `head` must be that of a [`Buffer`], boxed and used by nobody.
+/// `place` must come from [`allocate`], and not be used any more.
+unsafe fn free(place: NonNull<u8>) {
+    // SAFETY: By the function's contract.
+    unsafe { kernel::bindings::kfree(place.as_ptr().cast()) };
+}
+
+/// # Safety
+///
+/// `head` must be that of a [`Buffer`] that was allocated and written, and that nobody uses.
 unsafe fn export_head(
     head: NonNull<Head>,
     module: &'static ThisModule,
@@ -532,6 +565,10 @@ unsafe fn fill(runs: &[Run], area: *mut vm_area_struct) -> Result {
     Ok(())
 }
 
+/// Pages that are inserted behind the one that is touched. With them, a fault costs
+/// no more than the two that a page costs in the kernel's own CMA heap.
+const FAULT_AROUND: usize = 7;
+
 static AREA_OPERATIONS: vm_operations_struct = vm_operations_struct {
     fault: Some(fault),
     ..pin_init::zeroed()
@@ -549,8 +586,9 @@ unsafe extern "C" fn fault(fault: *mut vm_fault) -> vm_fault_t {
     };
     for run in head.runs() {
         if skip < run.pages() {
-            // SAFETY: The page is inside the run, and outlives the area.
-            return unsafe { bindings::ringfence_insert_page(fault, run.nth(skip)) };
+            let more = (run.pages() - skip - 1).min(FAULT_AROUND);
+            // SAFETY: The pages are inside the run, and outlive the area.
+            return unsafe { bindings::ringfence_insert_pages(fault, run.nth(skip), more) };
         }
         skip -= run.pages();
     }

@@ -159,27 +159,31 @@ impl Drop for ModuleReference {
 /// The order of the fields is that of their drop: the backend goes first, while
 /// the code of its destructor is still sure to be there.
 struct Entered {
-    backend: Arc<dyn Serve>,
-    abilities: Abilities,
-    dmem: Option<Arc<dmem::Region>>,
+    attached: Arc<Attached>,
     _module: ModuleReference,
 }
 
 impl Entered {
     fn allocate(&self, request: &Request, required: u32) -> Result<DmaBuf> {
-        self.abilities.allow(request, required)?;
-        let charge = match &self.dmem {
+        let Attached {
+            backend,
+            abilities,
+            dmem,
+            ..
+        } = &*self.attached;
+        abilities.allow(request, required)?;
+        let charge = match dmem {
             Some(region) => {
                 // CAST: Widening. No room for it is another matter than no right to it.
                 let size = (request.size as u64)
-                    .checked_next_multiple_of(self.abilities.granule)
+                    .checked_next_multiple_of(abilities.granule)
                     .filter(|&size| size <= region.size())
                     .ok_or(ENOMEM)?;
                 Some(region.charge(size)?)
             }
             None => None,
         };
-        let buffer = self.backend.allocate(request)?;
+        let buffer = backend.allocate(request)?;
         if let Some(charge) = charge {
             buffer.hold(charge);
         }
@@ -198,7 +202,7 @@ struct Attached {
 struct State {
     /// Whether the dma-heap core knows the heap.
     registered: bool,
-    backend: Option<Attached>,
+    backend: Option<Arc<Attached>>,
     files: Option<Files>,
 }
 
@@ -294,6 +298,11 @@ impl Heap {
         self.account().buffers
     }
 
+    /// Bytes of live buffers, also of earlier backends.
+    pub fn used(&self) -> u64 {
+        self.books.account().used
+    }
+
     /// Its name, which is also that of its device.
     pub fn name(&self) -> &CStr {
         &self.name
@@ -327,6 +336,13 @@ impl Heap {
         } else {
             None
         };
+        let attached = Attached {
+            backend,
+            abilities,
+            dmem,
+            owner,
+        };
+        let attached = Arc::new(attached, GFP_KERNEL)?;
         let mut state = heap.state.lock();
         if state.backend.is_some() {
             return Err(EBUSY);
@@ -339,12 +355,7 @@ impl Heap {
             // A heap without its files in debugfs works as well.
             state.files = Files::new(heap).ok();
         }
-        state.backend = Some(Attached {
-            backend,
-            abilities,
-            dmem,
-            owner,
-        });
+        state.backend = Some(attached);
         Self::wake(heap);
         Ok(Attachment { heap: heap.clone() })
     }
@@ -388,7 +399,7 @@ impl Heap {
 
     fn retry_now(&self, why: Retry) {
         if let Ok(entered) = self.enter() {
-            entered.backend.retry(why);
+            entered.attached.backend.retry(why);
         }
     }
 
@@ -397,9 +408,7 @@ impl Heap {
         let attached = state.backend.as_ref().ok_or(ENODEV)?;
         let module = ModuleReference::get(attached.owner).ok_or(ENODEV)?;
         Ok(Entered {
-            backend: attached.backend.clone(),
-            abilities: attached.abilities,
-            dmem: attached.dmem.clone(),
+            attached: attached.clone(),
             _module: module,
         })
     }
@@ -435,7 +444,7 @@ impl Heap {
     /// What the heap is now; nothing but zeros without a backend.
     pub(crate) fn info(&self) -> HeapInfo {
         match self.enter() {
-            Ok(entered) => entered.backend.info(),
+            Ok(entered) => entered.attached.backend.info(),
             Err(_) => HeapInfo::default(),
         }
     }

@@ -3,7 +3,10 @@
 //! The pages of a buffer, as one device sees them.
 
 use core::{
-    cell::Cell,
+    cell::{
+        Cell,
+        UnsafeCell, //
+    },
     ptr, //
 };
 
@@ -45,11 +48,13 @@ pub enum Turn {
 ///
 /// # Invariants
 ///
-/// - `table` describes `entries`, which never change on their CPU side.
+/// - `table` describes `more`, or `one` if that is empty. Their CPU side never
+///   changes, and they stay where they are.
 /// - While `mapped` is a direction the list is mapped that way for the device.
 pub(crate) struct ScatterList {
     table: Opaque<sg_table>,
-    entries: KVVec<scatterlist>,
+    one: UnsafeCell<scatterlist>,
+    more: KVVec<scatterlist>,
     mapped: Cell<Option<Direction>>,
 }
 
@@ -73,36 +78,64 @@ impl ScatterList {
             .map(|run| run.pages().div_ceil(MAX_ENTRY))
             .sum::<usize>();
         let nents = u32::try_from(count).map_err(|_| ENOMEM)?;
-        let mut entries = KVVec::<scatterlist>::with_capacity(count, GFP_KERNEL)?;
+        let mut more = KVVec::<scatterlist>::new();
+        if count > 1 {
+            more.reserve(count, GFP_KERNEL)?;
+        }
+        let mut this = KBox::new(
+            Self {
+                table: Opaque::zeroed(),
+                one: UnsafeCell::new(pin_init::zeroed()),
+                more,
+                mapped: Cell::new(None),
+            },
+            GFP_KERNEL,
+        )?;
+        let entries = if count > 1 {
+            this.more.as_mut_ptr()
+        } else {
+            this.one.get()
+        };
         // SAFETY: There is room for so many entries, all of which this initialises.
         unsafe {
-            kernel::bindings::sg_init_table(entries.as_mut_ptr(), nents);
-            entries.inc_len(count);
+            kernel::bindings::sg_init_table(entries, nents);
+            if count > 1 {
+                this.more.inc_len(count);
+            }
         }
         let parts = runs
             .iter()
             .flat_map(|run| lengths(run).map(move |part| (run, part)));
-        for (entry, (run, (first, pages))) in entries.iter_mut().zip(parts) {
-            // SAFETY: A part is inside of its run.
-            let page = unsafe { run.nth(first) };
-            // What `sg_set_page` does. CAST: the low bits are free in a page's address and hold
-            // what `sg_init_table` put there; a part has no more than `MAX_ENTRY` pages.
-            entry.page_link |= page as usize;
-            entry.length = (pages << PAGE_SHIFT) as c_uint;
+        for (index, (run, (first, pages))) in parts.enumerate() {
+            // SAFETY: There are as many parts as entries, and a part is inside of its run. This is
+            // what `sg_set_page` does.
+            // CAST: The low bits are free in a page's address and hold what `sg_init_table` put there;
+            // a part has no more than `MAX_ENTRY` pages.
+            unsafe {
+                let entry = entries.add(index);
+                (*entry).page_link |= run.nth(first) as usize;
+                (*entry).length = (pages << PAGE_SHIFT) as c_uint;
+            }
         }
-        let mut table: sg_table = pin_init::zeroed();
-        table.sgl = entries.as_mut_ptr();
-        table.nents = nents;
-        table.orig_nents = nents;
-        // INVARIANT: The table describes the entries, whose array does not move with the vector.
-        Ok(KBox::new(
-            Self {
-                table: Opaque::new(table),
-                entries,
-                mapped: Cell::new(None),
-            },
-            GFP_KERNEL,
-        )?)
+        let table = this.table.get();
+        // SAFETY: The table is ours. INVARIANT: It describes the entries, which move neither with the
+        // vector nor with the box.
+        unsafe {
+            (*table).sgl = entries;
+            (*table).nents = nents;
+            (*table).orig_nents = nents;
+        }
+        Ok(this)
+    }
+
+    fn entries(&self) -> &[scatterlist] {
+        if self.more.is_empty() {
+            // SAFETY: The entry is written to by the DMA layer only, when the list is mapped and
+            // unmapped, which callers exclude.
+            core::slice::from_ref(unsafe { &*self.one.get() })
+        } else {
+            &self.more
+        }
     }
 
     /// The table that importers use.
@@ -202,7 +235,7 @@ impl ScatterList {
         };
         let mut inside = offset - start;
         while length > 0 {
-            let Some(entry) = self.entries.get(index) else {
+            let Some(entry) = self.entries().get(index) else {
                 return;
             };
             // CAST: To the same size or wider.
@@ -244,7 +277,7 @@ impl ScatterList {
     /// The entry in which byte `offset` lies, and the offset at which the entry begins.
     fn entry_at(&self, offset: usize) -> Option<(usize, usize)> {
         let mut start = 0;
-        for (index, entry) in self.entries.iter().enumerate() {
+        for (index, entry) in self.entries().iter().enumerate() {
             // CAST: To the same size or wider.
             let length = entry.length as usize;
             if offset - start < length {
@@ -271,12 +304,12 @@ impl ScatterList {
             }
         };
         if nents == orig_nents {
-            let (address, length) = piece(self.entries.get(index)?);
+            let (address, length) = piece(self.entries().get(index)?);
             return Some((address + inside as u64, length.checked_sub(inside)?));
         }
         // An IOMMU has joined entries: go by its pieces from the start.
         let mut start = 0;
-        for entry in self.entries.iter().take(nents as usize) {
+        for entry in self.entries().iter().take(nents as usize) {
             let (address, length) = piece(entry);
             if offset - start < length {
                 let within = offset - start;

@@ -19,14 +19,13 @@ pub struct Origin {
 impl Origin {
     /// The current process.
     pub fn current() -> Self {
-        let mut comm = [0; COMM_SIZE];
+        let mut origin = Self {
+            pid: 0,
+            comm: [0; COMM_SIZE],
+        };
         // SAFETY: `comm` has `TASK_COMM_LEN` bytes, as the function wants.
-        unsafe { bindings::ringfence_current_comm(comm.as_mut_ptr()) };
-        Self {
-            // SAFETY: Looks at the current task only.
-            pid: unsafe { bindings::ringfence_current_tgid() },
-            comm,
-        }
+        unsafe { bindings::ringfence_current(&mut origin.pid, origin.comm.as_mut_ptr()) };
+        origin
     }
 
     /// What the kernel itself holds, such as ranges of an earlier life.

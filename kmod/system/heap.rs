@@ -8,13 +8,7 @@ use kernel::{
         PAGE_SIZE, //
     },
     prelude::*,
-    sync::{
-        atomic::{
-            Atomic,
-            Relaxed, //
-        },
-        Arc, //
-    },
+    sync::Arc,
     time::Msecs, //
 };
 use ringfence_core::{
@@ -59,23 +53,11 @@ const LARGE: usize = (16 << 20) >> PAGE_SHIFT;
 pub(crate) struct SystemHeap {
     heap: Arc<Heap>,
     pool: Arc<Pool>,
-    /// Live buffers.
-    buffers: Atomic<usize>,
-    /// Pages in them.
-    allocated: Atomic<usize>,
 }
 
 impl SystemHeap {
     pub(crate) fn new(heap: Arc<Heap>, pool: Arc<Pool>) -> Result<Arc<Self>> {
-        Ok(Arc::new(
-            Self {
-                heap,
-                pool,
-                buffers: Atomic::new(0),
-                allocated: Atomic::new(0),
-            },
-            GFP_KERNEL,
-        )?)
+        Ok(Arc::new(Self { heap, pool }, GFP_KERNEL)?)
     }
 
     /// Zeroed blocks of so many pages together.
@@ -84,14 +66,14 @@ impl SystemHeap {
     ///
     /// `ENOMEM`; `EINTR` when a fatal signal is pending.
     fn gather(&self, pages: usize) -> Result<Blocks> {
-        if pages > pages::total()
-            || (pages >= LARGE && pages > pages::obtainable() + self.pool.pages())
+        if pages >= LARGE
+            && (pages > pages::total() || pages > pages::obtainable() + self.pool.pages())
         {
             return Err(ENOMEM);
         }
         let mut left = pages;
-        let mut orders = &ORDERS[..];
-        let first = self.block(left, &mut orders)?;
+        let mut class = if pages == 1 { ORDERS.len() - 1 } else { 0 };
+        let first = self.block(left, &mut class)?;
         left -= first.pages();
         if left == 0 {
             return Ok(Blocks::One(first));
@@ -99,7 +81,10 @@ impl SystemHeap {
         let mut blocks = KVVec::with_capacity(fewest(pages), GFP_KERNEL)?;
         blocks.push(first, GFP_KERNEL)?;
         while left > 0 {
-            let block = self.block(left, &mut orders)?;
+            if task::is_killed() {
+                return Err(EINTR);
+            }
+            let block = self.block(left, &mut class)?;
             left -= block.pages();
             blocks.push(block, GFP_KERNEL)?;
         }
@@ -107,27 +92,26 @@ impl SystemHeap {
     }
 
     /// The largest block that is to be had and has no more than `left` pages. The
-    /// orders that are not are not tried again for the same buffer.
-    fn block(&self, left: usize, orders: &mut &'static [u32]) -> Result<Block> {
-        if task::is_killed() {
-            return Err(EINTR);
-        }
+    /// orders that are not are not tried again for the same buffer: `class` is the
+    /// first one to try.
+    #[inline]
+    fn block(&self, left: usize, class: &mut usize) -> Result<Block> {
         inject::check(Point::Pages)?;
-        while let [order, smaller @ ..] = *orders {
+        while let Some(&order) = ORDERS.get(*class) {
             if left >> order != 0 {
-                if let Some(block) = self.pool.take(*order, &self.heap) {
+                if let Some(block) = self.pool.take(*class, &self.heap) {
                     return Ok(block);
                 }
-                let effort = if *order == 0 {
+                let effort = if order == 0 {
                     Effort::Reclaim
                 } else {
                     Effort::Free
                 };
-                if let Ok(block) = Block::allocate(*order, effort) {
+                if let Ok(block) = Block::allocate(order, effort) {
                     return Ok(block);
                 }
             }
-            *orders = smaller;
+            *class += 1;
         }
         Err(ENOMEM)
     }
@@ -149,34 +133,26 @@ fn fewest(pages: usize) -> usize {
 #[vtable]
 impl Backend for SystemHeap {
     fn allocate(this: &Arc<Self>, request: &Request) -> Result<DmaBuf> {
-        let pages = request.size >> PAGE_SHIFT;
-        let blocks = this.gather(pages)?;
-        this.buffers.fetch_add(1, Relaxed);
-        this.allocated.fetch_add(pages, Relaxed);
-        let owner = Buffer {
-            system: this.clone(),
-            pages,
-        };
-        page_buffer::export(owner, blocks, Fill::AtOnce, request.fd_flags)
+        let blocks = this.gather(request.size >> PAGE_SHIFT)?;
+        page_buffer::export(Buffer(this.clone()), blocks, Fill::AtOnce, request.fd_flags)
     }
 
     fn info(&self) -> HeapInfo {
         let held = self.pool.held();
-        let total = pages::total();
+        let size = bytes(pages::total());
         // What others have of it changes all the time, and /proc/meminfo tells it. As buffers
         // need no run, the longest one that fits is all.
-        let free = bytes(total.saturating_sub(self.allocated.load(Relaxed)));
+        let free = size.saturating_sub(self.heap.used());
         HeapInfo {
             flags: registry::CPU_ACCESS | registry::ONLINE,
-            size: bytes(total),
+            size,
             free,
             clean: bytes(held.clean),
             dirty: bytes(held.dirty),
             largest_free: free,
             quarantined: 0,
             protected_bytes: 0,
-            // CAST: There are not so many.
-            buffers: self.buffers.load(Relaxed) as u32,
+            buffers: self.heap.buffers(),
             use_case: 0,
             // CAST: A page is small.
             alignment: PAGE_SIZE as u32,
@@ -200,26 +176,21 @@ fn bytes(pages: usize) -> u64 {
 }
 
 /// The heap's side of a buffer.
-struct Buffer {
-    system: Arc<SystemHeap>,
-    pages: usize,
-}
+struct Buffer(Arc<SystemHeap>);
 
 #[vtable]
 impl Owner for Buffer {
     type Memory = Blocks;
 
     fn heap(&self) -> &Arc<Heap> {
-        &self.system.heap
+        &self.0.heap
     }
 
     fn release(self, blocks: Blocks) {
-        let Self { system, pages } = self;
+        let Self(system) = self;
         if system.pool.put(blocks) == Wanted::Worker {
             Heap::wake(&system.heap);
         }
-        system.allocated.fetch_sub(pages, Relaxed);
-        system.buffers.fetch_sub(1, Relaxed);
     }
 }
 

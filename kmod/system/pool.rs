@@ -146,14 +146,16 @@ impl Pool {
         )
     }
 
-    /// Takes a zeroed block of 2^`order` pages, if there is a block.
-    pub(crate) fn take(&self, order: u32, heap: &Arc<Heap>) -> Option<Block> {
+    /// Takes a zeroed block of the order that [`ORDERS`] has at `class`, if there is
+    /// a block.
+    #[inline]
+    pub(crate) fn take(&self, class: usize, heap: &Arc<Heap>) -> Option<Block> {
         if self.limit == 0 {
             return None;
         }
         let (taken, wanted) = {
             let mut inside = self.inside.lock();
-            (inside.take(order), inside.after_taking(order))
+            (inside.take(class), inside.after_taking(class))
         };
         if wanted == Wanted::Worker {
             Heap::wake(heap);
@@ -244,8 +246,8 @@ impl Inside {
     }
 
     /// Takes a block, a clean one if there is one, and tells whether it is.
-    fn take(&mut self, order: u32) -> Option<(Block, bool)> {
-        let shelf = self.shelf(order)?;
+    fn take(&mut self, class: usize) -> Option<(Block, bool)> {
+        let shelf = self.shelves.get_mut(class)?;
         if let Some(block) = shelf.clean.pop() {
             self.pages -= block.pages();
             return Some((block, true));
@@ -258,13 +260,12 @@ impl Inside {
 
     /// Whether the worker is to be called now that the clean blocks of an order are
     /// fewer, or none.
-    fn after_taking(&mut self, order: u32) -> Wanted {
-        let is_restrained = self.is_called || self.is_restrained();
-        let Some(shelf) = self.shelf(order) else {
+    fn after_taking(&mut self, class: usize) -> Wanted {
+        let Some(shelf) = self.shelves.get(class) else {
             return Wanted::Nobody;
         };
         let is_low = 2 * shelf.clean.len() < shelf.level;
-        if is_low && (!is_restrained || !shelf.dirty.is_empty()) {
+        if is_low && (!shelf.dirty.is_empty() || !self.is_restrained()) {
             self.call()
         } else {
             Wanted::Nobody

@@ -5,12 +5,16 @@
 //! Every dma-buf that is exported here has an [`Entry`] in its heap's [`Books`]
 //! until it is released, whichever way it was allocated.
 
-use core::ptr::NonNull;
+use core::{
+    cell::Cell,
+    ptr::NonNull, //
+};
 
 use super::Heap;
 use crate::{
     bindings,
     dmem::Charge,
+    pages::Run,
     task::Origin, //
 };
 use kernel::{
@@ -19,10 +23,6 @@ use kernel::{
     new_mutex,
     prelude::*,
     sync::{
-        atomic::{
-            Atomic,
-            Relaxed, //
-        },
         Mutex,
         SetOnce, //
     },
@@ -33,42 +33,44 @@ use kernel::{
 ///
 /// # Invariants
 ///
-/// If `entered`, and only then, `links` are in the list of the heap's books, and the
-/// entry stays where it is. They are only accessed with the books locked.
+/// - If `entered`, and only then, `links` are in the list of the heap's books, and the
+///   entry stays where it is. The links are only accessed with the books locked.
+/// - `entered` is only accessed by who has made the entry, and who ends it. `inode`
+///   does not change while the entry is in the list.
 #[repr(C)]
 pub(crate) struct Entry {
     links: Opaque<list_head>,
     heap: &'static Heap,
     /// Bytes.
     size: u64,
-    /// Physical address of the first byte, if it is one run, and that is known.
-    start: Option<u64>,
+    /// Its pages, if they are one run, and that is known.
+    run: Option<Run>,
     /// Who allocated it.
     origin: Origin,
-    inode: Atomic<u64>,
-    entered: Atomic<bool>,
+    inode: Cell<u64>,
+    entered: Cell<bool>,
     /// What its memory is charged to; given back with the entry.
     charge: SetOnce<Charge>,
 }
 
-// SAFETY: The links are protected by the books' lock; the rest may be shared and sent.
+// SAFETY: The links are protected by the books' lock, the cells by the type invariants; the rest may
+// be shared and sent.
 unsafe impl Send for Entry {}
 // SAFETY: As above.
 unsafe impl Sync for Entry {}
 
 impl Entry {
-    /// A buffer of the current process, of `size` bytes, that begins at the physical
-    /// address `start`.
-    pub(crate) fn new(heap: &Heap, size: u64, start: Option<u64>) -> Self {
+    /// A buffer of the current process, of `size` bytes, and of these pages.
+    pub(crate) fn new(heap: &Heap, size: u64, run: Option<Run>) -> Self {
         // INVARIANT: Nothing has entered it; `enter` initialises the links.
         Self {
             links: Opaque::zeroed(),
             heap: heap.for_ever(),
             size,
-            start,
+            run,
             origin: Origin::current(),
-            inode: Atomic::new(0),
-            entered: Atomic::new(false),
+            inode: Cell::new(0),
+            entered: Cell::new(false),
             charge: SetOnce::new(),
         }
     }
@@ -80,7 +82,7 @@ impl Entry {
     /// Must be called once. The entry must stay where it is until it is
     /// [struck off](Self::strike) or dropped.
     pub(crate) unsafe fn enter(&self, inode: u64) {
-        self.inode.store(inode, Relaxed);
+        self.inode.set(inode);
         let books = &self.heap.books;
         let mut account = books.account.lock();
         account.add(self.size);
@@ -88,12 +90,12 @@ impl Entry {
         // contract.
         unsafe { bindings::ringfence_list_append(self.links.get(), books.live.get()) };
         // INVARIANT: It is in the list now.
-        self.entered.store(true, Relaxed);
+        self.entered.set(true);
     }
 
     /// Strikes a buffer off, if it was entered.
     pub(crate) fn strike(&self) {
-        if !self.entered.load(Relaxed) {
+        if !self.entered.get() {
             return;
         }
         let mut account = self.heap.books.account.lock();
@@ -101,7 +103,7 @@ impl Entry {
         // SAFETY: The list is locked, and the links are in it by the type invariants.
         unsafe { bindings::ringfence_list_remove(self.links.get()) };
         // INVARIANT: It is in no list now.
-        self.entered.store(false, Relaxed);
+        self.entered.set(false);
     }
 
     /// Bytes.
@@ -207,9 +209,9 @@ impl Books {
             // SAFETY: The list is locked, so that by the type invariants this is the first field of an
             // entry, which can't go away meanwhile.
             let entry = unsafe { NonNull::new_unchecked(next.cast::<Entry>()).as_ref() };
-            write!(f, "{} {:#x} ", entry.inode.load(Relaxed), entry.size)?;
-            match entry.start {
-                Some(start) => write!(f, "{:#x}", start)?,
+            write!(f, "{} {:#x} ", entry.inode.get(), entry.size)?;
+            match entry.run {
+                Some(run) => write!(f, "{:#x}", run.start())?,
                 None => write!(f, "-")?,
             }
             writeln!(f, " {} {}", entry.origin.pid, entry.origin.comm())?;

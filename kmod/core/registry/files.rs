@@ -62,7 +62,7 @@ fn show_ranges(heap: &Arc<Heap>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let Ok(entered) = heap.enter() else {
         return Ok(());
     };
-    let Ok(ranges) = entered.backend.ranges() else {
+    let Ok(ranges) = entered.attached.backend.ranges() else {
         return writeln!(f, "out of memory");
     };
     for range in &ranges {

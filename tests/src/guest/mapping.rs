@@ -4,57 +4,87 @@
 
 use std::ffi::c_void;
 use std::os::fd::AsFd;
-use std::ptr;
+use std::ptr::{self, NonNull};
 
 use rustix::io::Errno;
 use rustix::mm::{mmap, munmap, MapFlags, ProtFlags};
 
-/// A shared mapping of a whole buffer, for reading and writing.
+/// A mapping that may be read and written, until it is dropped.
+///
+/// Devices and other processes may have the memory too, so that no reference to it
+/// is given out: it is accessed a word at a time.
 #[derive(Debug)]
 pub struct Mapping {
-    address: *mut c_void,
-    length: usize,
+    address: NonNull<c_void>,
+    size: usize,
 }
 
+/// Bytes in a page.
+const PAGE: usize = 4096;
+
 impl Mapping {
-    /// Maps the first `length` bytes of a buffer.
-    pub fn new(buffer: impl AsFd, length: usize) -> Result<Self, Errno> {
+    /// Maps `size` bytes from the start of a buffer.
+    pub fn new(buffer: impl AsFd, size: usize) -> Result<Self, Errno> {
+        Self::part(buffer, 0, size, MapFlags::SHARED)
+    }
+
+    /// Maps `size` bytes at `offset`.
+    pub fn part(
+        buffer: impl AsFd,
+        offset: u64,
+        size: usize,
+        flags: MapFlags,
+    ) -> Result<Self, Errno> {
         let protection = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: A new mapping at an address of the kernel's choice.
-        let address = unsafe {
-            mmap(
-                ptr::null_mut(),
-                length,
-                protection,
-                MapFlags::SHARED,
-                buffer,
-                0,
-            )
-        }?;
-        Ok(Self { address, length })
+        let address = unsafe { mmap(ptr::null_mut(), size, protection, flags, buffer, offset) }?;
+        let address = NonNull::new(address).ok_or(Errno::FAULT)?;
+        Ok(Self { address, size })
     }
 
-    /// Writes one byte over all of it.
+    /// Bytes.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    fn words(&self) -> impl Iterator<Item = NonNull<u64>> {
+        let first = self.address.cast::<u64>();
+        // SAFETY: The index is inside the mapping.
+        (0..self.size / 8).map(move |index| unsafe { first.add(index) })
+    }
+
+    /// Writes the same byte everywhere.
     pub fn fill(&mut self, byte: u8) {
-        // SAFETY: The mapping has so many bytes, and the kernel gives pages to all of them.
-        unsafe { ptr::write_bytes(self.address.cast::<u8>(), byte, self.length) };
+        let word = u64::from_ne_bytes([byte; 8]);
+        for place in self.words() {
+            // SAFETY: The word is inside the mapping, which is writable and aligned.
+            unsafe { place.write_volatile(word) };
+        }
     }
 
-    /// How many bytes differ from `byte`.
+    /// Writes a word in every page.
+    pub fn touch(&self) {
+        let first = self.address.cast::<u64>();
+        for offset in (0..self.size).step_by(PAGE) {
+            // SAFETY: As above.
+            unsafe { first.byte_add(offset).write_volatile(1) };
+        }
+    }
+
+    /// How many bytes are in words that are not made of this byte alone.
     pub fn others_than(&self, byte: u8) -> usize {
-        let words = u64::from_ne_bytes([byte; 8]);
-        // SAFETY: The mapping is aligned to pages and has so many words. Who else has the buffer
-        // leaves it alone meanwhile.
-        let all =
-            unsafe { std::slice::from_raw_parts(self.address.cast::<u64>(), self.length / 8) };
-        all.iter().filter(|&&word| word != words).count() * 8
+        let word = u64::from_ne_bytes([byte; 8]);
+        self.words()
+            // SAFETY: The word is inside the mapping, which is readable and aligned.
+            .filter(|place| unsafe { place.read_volatile() } != word)
+            .count()
+            * 8
     }
 }
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: The mapping is this value's own. It can fail for addresses only that were never
-        // mapped.
-        let _ = unsafe { munmap(self.address, self.length) };
+        // SAFETY: The mapping is this value's own.
+        let _ = unsafe { munmap(self.address.as_ptr(), self.size) };
     }
 }
