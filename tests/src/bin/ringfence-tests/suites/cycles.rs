@@ -14,7 +14,7 @@ use anyhow::Context;
 use ringfence::control::Control;
 use ringfence_tests::guest::mapping::Mapping;
 use ringfence_tests::guest::module::{self, CARVEOUT, CMA, SYSTEM};
-use ringfence_tests::guest::{allocation, deadline, dma_buf, expect_errno, heap_info};
+use ringfence_tests::guest::{allocation, dma_buf, expect_errno, heap_info};
 use rustix::io::Errno;
 
 use super::cma::{DEFAULT, REGION};
@@ -29,6 +29,13 @@ pub const TESTS: &[Test] = &[(
 
 /// Cycles, if nothing else is said.
 const CYCLES: u64 = 10;
+
+/// Buffers that a thread allocates one after the other, and how long it pauses then.
+const BURST: usize = 4;
+const GAP: Duration = Duration::from_millis(4);
+
+/// Between two tries to unload a module.
+const RETRY: Duration = Duration::from_millis(1);
 
 const MODULES: [&str; 3] = [SYSTEM, CMA, CARVEOUT];
 const HEAPS: [&str; 5] = ["system", DEFAULT, REGION, CAMERA, VIDEO];
@@ -57,9 +64,10 @@ fn traffic(heap: &str, stop: &AtomicBool) -> anyhow::Result<u64> {
             Err(Errno::NODEV) => thread::sleep(Duration::from_millis(1)),
             Err(errno) => anyhow::bail!("{heap}: {errno}"),
         }
-        if kept.len() > 2 {
-            // Sometimes there is a moment without any buffer.
+        if kept.len() == BURST {
+            // A moment without any buffer, in which the module can go.
             kept.clear();
+            thread::sleep(GAP);
         }
     }
     Ok(served)
@@ -71,16 +79,14 @@ fn cycle(number: u64) -> anyhow::Result<()> {
     let order = (0..MODULES.len()).map(|index| MODULES[(first + index) % MODULES.len()]);
     for module in order.clone() {
         // Refused while a buffer lives, which is most of the time.
-        deadline::until(Duration::from_secs(60), module, || {
+        let end = Instant::now() + Duration::from_secs(60);
+        loop {
             match module::unload(module) {
-                Ok(()) => Ok(Some(())),
-                Err(Errno::AGAIN) => {
-                    thread::yield_now();
-                    Ok(None)
-                }
+                Ok(()) => break,
+                Err(Errno::AGAIN) if Instant::now() < end => thread::sleep(RETRY),
                 Err(errno) => anyhow::bail!("rmmod {module}: {errno}"),
             }
-        })?;
+        }
     }
     for module in order {
         module::load(module)?;
