@@ -6,6 +6,7 @@
 
 use std::env;
 use std::fs;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -73,11 +74,11 @@ fn traffic(heap: &str, stop: &AtomicBool) -> anyhow::Result<u64> {
     Ok(served)
 }
 
-fn cycle(number: u64) -> anyhow::Result<()> {
+fn cycle(number: u64, files: &[PathBuf]) -> anyhow::Result<()> {
     // Not always in the same order.
     let first = number as usize % MODULES.len();
-    let order = (0..MODULES.len()).map(|index| MODULES[(first + index) % MODULES.len()]);
-    for module in order.clone() {
+    let order = (0..MODULES.len()).map(|index| (first + index) % MODULES.len());
+    for module in order.clone().map(|index| MODULES[index]) {
         // Refused while a buffer lives, which is most of the time.
         let end = Instant::now() + Duration::from_secs(60);
         loop {
@@ -88,8 +89,12 @@ fn cycle(number: u64) -> anyhow::Result<()> {
             }
         }
     }
-    for module in order {
-        module::load(module)?;
+    for index in order {
+        module::insert(&files[index])?;
+    }
+    // The others are there at once.
+    if heap_info(VIDEO)?.online {
+        return Ok(());
     }
     all_online()
 }
@@ -100,6 +105,10 @@ fn come_and_go_under_traffic() -> anyhow::Result<()> {
         Err(_) => CYCLES,
     };
     let before = Control::open()?.heaps()?.len();
+    let files: Vec<PathBuf> = MODULES
+        .into_iter()
+        .map(module::file)
+        .collect::<anyhow::Result<_>>()?;
     let begun = Instant::now();
     let stop = AtomicBool::new(false);
     let (served, done) = (AtomicU64::new(0), AtomicU64::new(0));
@@ -120,7 +129,7 @@ fn come_and_go_under_traffic() -> anyhow::Result<()> {
                 workers.iter().all(|worker| !worker.is_finished()),
                 "the traffic has ended"
             );
-            cycle(number).with_context(|| format!("cycle {number}"))?;
+            cycle(number, &files).with_context(|| format!("cycle {number}"))?;
             done.fetch_add(1, Ordering::Relaxed);
             anyhow::Ok(())
         });
