@@ -33,6 +33,7 @@ use ringfence_core::{
     },
     registry::{
         self,
+        Abilities,
         Backend,
         Heap,
         HeapInfo,
@@ -47,8 +48,10 @@ use ringfence_range_alloc::{
     AllocError,
     Geometry,
     Group,
+    Placement,
     RangeAllocator,
-    Record, //
+    Record,
+    MAX_ALIGN, //
 };
 
 use crate::{
@@ -59,7 +62,8 @@ use crate::{
     },
     ranges::{
         RangeState,
-        Ranges, //
+        Ranges,
+        Wish, //
     },
     scrubber,
     secure_world::{
@@ -224,6 +228,19 @@ impl Carveout {
         &self.scrubbing
     }
 
+    fn wish(&self, request: &Request) -> Wish {
+        Wish {
+            // CAST: Widening.
+            size: request.size as u64,
+            alignment: request.alignment.max(self.granule),
+            placement: if request.top_down {
+                Placement::Top
+            } else {
+                Placement::Bottom
+            },
+        }
+    }
+
     /// Zeroes a range, which must be open and nobody's else.
     pub(crate) fn zero(&self, range: PhysRange) -> Result {
         self.region.scrub(range)
@@ -259,13 +276,13 @@ pub(crate) struct Reservation {
 }
 
 impl Reservation {
-    /// Allocates `size` bytes of clean memory, rounded up, for the current process,
-    /// if there is a run of it that fits.
+    /// Allocates clean memory for the current process, if there is a run of it that
+    /// fits.
     ///
     /// # Errors
     ///
     /// `ENOMEM`.
-    fn clean(carveout: &Arc<Carveout>, size: u64) -> Result<Option<Self>> {
+    fn clean(carveout: &Arc<Carveout>, wish: Wish) -> Result<Option<Self>> {
         inject::check(Point::Record)?;
         // Memory comes before the lock.
         let node = RBTreeNodeReservation::new(GFP_KERNEL)?;
@@ -273,7 +290,7 @@ impl Reservation {
         let allocated = carveout
             .ranges
             .lock()
-            .allocate(node, size, Origin::current());
+            .allocate(node, wish, Origin::current());
         match allocated {
             Ok(range) => Ok(Some(Self {
                 carveout: carveout.clone(),
@@ -371,9 +388,10 @@ const TRIES: usize = 2;
 #[vtable]
 impl Backend for Carveout {
     fn allocate(this: &Arc<Self>, request: &Request) -> Result<DmaBuf> {
+        let wish = this.wish(request);
         let buffer = match &this.secure_world {
-            Some(secure_world) => protected(this, secure_world, request.size as u64)?,
-            None => open(this, request.size as u64)?,
+            Some(secure_world) => protected(this, secure_world, wish)?,
+            None => open(this, wish, request.no_wait)?,
         };
         let buffer = KBox::new(buffer, GFP_KERNEL)?;
         dma_buf::export(&this.heap, buffer, request.size, request.fd_flags)
@@ -410,6 +428,21 @@ impl Backend for Carveout {
         }
     }
 
+    fn abilities(&self) -> Abilities {
+        let mut properties = registry::CONTIGUOUS;
+        if self.is_protected() {
+            properties |= registry::PROTECTED;
+        }
+        Abilities {
+            properties,
+            granule: self.granule,
+            max_alignment: MAX_ALIGN,
+            top_down: true,
+            // The secure world zeroes what it fences.
+            no_wait: !self.is_protected(),
+        }
+    }
+
     fn ranges(&self) -> Result<KVVec<RangeLine>> {
         let mut lines = KVVec::new();
         let mut next = 0;
@@ -438,24 +471,29 @@ impl Backend for Carveout {
     }
 }
 
-fn open(carveout: &Arc<Carveout>, size: u64) -> Result<Buffer> {
-    let mut reservation = match Reservation::clean(carveout, size)? {
+fn open(carveout: &Arc<Carveout>, wish: Wish, no_wait: bool) -> Result<Buffer> {
+    let mut reservation = match Reservation::clean(carveout, wish)? {
         Some(reservation) => reservation,
-        None => scrubber::clean_now(carveout, size)?,
+        // Either it never fits, or it does after a wait.
+        None if no_wait => {
+            carveout.ranges.lock().find(wish).map_err(errno)?;
+            return Err(EAGAIN);
+        }
+        None => scrubber::clean_now(carveout, wish)?,
     };
     reservation.open();
-    Ok(Buffer::open(reservation, size))
+    Ok(Buffer::open(reservation, wish.size))
 }
 
 fn protected(
     carveout: &Arc<Carveout>,
     secure_world: &Arc<SecureWorld>,
-    size: u64,
+    wish: Wish,
 ) -> Result<Buffer> {
     for _ in 0..TRIES {
-        let reservation = Reservation::clean(carveout, size)?.ok_or(ENOMEM)?;
+        let reservation = Reservation::clean(carveout, wish)?.ok_or(ENOMEM)?;
         match SecureWorld::protect(secure_world, reservation) {
-            Ok(fence) => return Ok(Buffer::fenced(carveout.clone(), fence, size)),
+            Ok(fence) => return Ok(Buffer::fenced(carveout.clone(), fence, wish.size)),
             // The range was settled; there may be a better one by now.
             Err(Refusal::Restarted) => {}
             Err(Refusal::Failed(error)) => return Err(error),

@@ -35,6 +35,7 @@ use ringfence_range_alloc::{
 
 use crate::place::{
     self,
+    Fit,
     Place,
     Use, //
 };
@@ -142,6 +143,16 @@ pub(crate) struct Taken {
     pub(crate) to_scrub: Option<PhysRange>,
 }
 
+/// What is to be allocated.
+#[derive(Clone, Copy)]
+pub(crate) struct Wish {
+    /// Bytes.
+    pub(crate) size: u64,
+    /// Bytes: a power of two, at least the granule.
+    pub(crate) alignment: u64,
+    pub(crate) placement: Placement,
+}
+
 /// Bytes and buffers, as they are now.
 pub(crate) struct Figures {
     pub(crate) size: u64,
@@ -230,13 +241,13 @@ impl Ranges {
     pub(crate) fn allocate(
         &mut self,
         node: NodeReservation,
-        size: u64,
+        wish: Wish,
         origin: Origin,
     ) -> Result<PhysRange, AllocError> {
         let range = self.allocator.alloc(Request {
-            size,
-            align: self.granule,
-            placement: Placement::Bottom,
+            size: wish.size,
+            align: wish.alignment,
+            placement: wish.placement,
         })?;
         Ok(self.track(node, &range, RangeState::Preparing, origin))
     }
@@ -265,27 +276,10 @@ impl Ranges {
     pub(crate) fn take(
         &mut self,
         nodes: Nodes,
-        size: u64,
+        wish: Wish,
         origin: Origin,
     ) -> Result<Taken, AllocError> {
-        let size = size
-            .checked_next_multiple_of(self.granule)
-            .ok_or(AllocError::OutOfBounds)?;
-        let ranges = in_order(&self.tracked, &self.dirty).map(|(&start, tracked)| {
-            let used = match tracked.state {
-                RangeState::Dirty => Use::Dirty,
-                _ => Use::Taken,
-            };
-            (
-                PhysRange {
-                    start,
-                    size: tracked.size,
-                },
-                used,
-            )
-        });
-        let place =
-            place::cheapest(self.region, ranges, size, self.granule).ok_or(AllocError::NoSpace)?;
+        let place = self.find(wish)?;
         let removed = place.dirty.map_or(0, |dirt| dirt.ranges);
         let live = self.allocator.stats().live;
         if live.saturating_sub(removed) + place.records() > self.max_live {
@@ -300,11 +294,46 @@ impl Ranges {
         if let Some(right) = right {
             self.keep_dirty(nodes.right, right)?;
         }
-        let range = self.allocator.alloc_at(place.start, size)?;
+        let range = self
+            .allocator
+            .alloc_at(place.start, place.end - place.start)?;
         Ok(Taken {
             range: self.track(nodes.place, &range, RangeState::Preparing, origin),
             to_scrub: place.to_scrub(),
         })
+    }
+
+    /// The cheapest place in clean and dirty memory together.
+    ///
+    /// # Errors
+    ///
+    /// `NoSpace` when nothing fits, even if all were clean.
+    pub(crate) fn find(&self, wish: Wish) -> Result<Place, AllocError> {
+        let size = wish
+            .size
+            .checked_next_multiple_of(self.granule)
+            .ok_or(AllocError::OutOfBounds)?;
+        let ranges = || {
+            in_order(&self.tracked, &self.dirty).map(|(&start, tracked)| {
+                let used = match tracked.state {
+                    RangeState::Dirty => Use::Dirty,
+                    _ => Use::Taken,
+                };
+                (
+                    PhysRange {
+                        start,
+                        size: tracked.size,
+                    },
+                    used,
+                )
+            })
+        };
+        let fit = Fit {
+            size,
+            alignment: wish.alignment,
+            placement: wish.placement,
+        };
+        place::cheapest(self.region, ranges(), ranges(), fit).ok_or(AllocError::NoSpace)
     }
 
     /// Makes the dirty ranges in a place free for the allocator, and answers what
@@ -577,13 +606,21 @@ mod tests {
         Ok(Ranges::new(REGION, PAGE, allocator, max_live))
     }
 
+    fn wish(size: u64) -> Wish {
+        Wish {
+            size,
+            alignment: PAGE,
+            placement: Placement::Bottom,
+        }
+    }
+
     fn allocate(ranges: &mut Ranges, size: u64) -> Result<Result<PhysRange, AllocError>> {
         let node = NodeReservation::new(GFP_KERNEL)?;
-        Ok(ranges.allocate(node, size, Origin::kernel()))
+        Ok(ranges.allocate(node, wish(size), Origin::kernel()))
     }
 
     fn take(ranges: &mut Ranges, size: u64) -> Result<Result<Taken, AllocError>> {
-        Ok(ranges.take(Nodes::new()?, size, Origin::kernel()))
+        Ok(ranges.take(Nodes::new()?, wish(size), Origin::kernel()))
     }
 
     /// Scrubs without touching memory, and answers the number of windows.

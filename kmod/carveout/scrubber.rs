@@ -46,7 +46,8 @@ use crate::{
     module_parameters,
     ranges::{
         Nodes,
-        Taken, //
+        Taken,
+        Wish, //
     }, //
 };
 
@@ -110,14 +111,14 @@ fn window(carveout: &Carveout, _scrubbing: &MutexGuard<'_, ()>) -> Result<Option
     Ok(Some(window.size))
 }
 
-/// Allocates `size` bytes, rounded up, though there is no clean run that fits.
+/// Allocates memory, though there is no clean run that fits.
 ///
 /// # Errors
 ///
 /// `ENOMEM` when nothing fits, or without the memory to do it; `EINTR` when a
 /// fatal signal is pending. What was taken is dirty again then.
-pub(crate) fn clean_now(carveout: &Arc<Carveout>, size: u64) -> Result<Reservation> {
-    let Taken { range, to_scrub } = take(carveout, size)?;
+pub(crate) fn clean_now(carveout: &Arc<Carveout>, wish: Wish) -> Result<Reservation> {
+    let Taken { range, to_scrub } = take(carveout, wish)?;
     let reservation = Reservation::unknown(carveout, range);
     if let Some(to_scrub) = to_scrub {
         inject::check(Point::Scrub)?;
@@ -126,14 +127,14 @@ pub(crate) fn clean_now(carveout: &Arc<Carveout>, size: u64) -> Result<Reservati
     Ok(reservation)
 }
 
-fn take(carveout: &Carveout, size: u64) -> Result<Taken> {
+fn take(carveout: &Carveout, wish: Wish) -> Result<Taken> {
     loop {
         let nodes = Nodes::new()?;
         let scrubbing = carveout.scrubbing().lock();
         let taken = carveout
             .ranges()
             .lock()
-            .take(nodes, size, Origin::current());
+            .take(nodes, wish, Origin::current());
         match taken {
             // Fewer dirty ranges make room for records. Each window is progress.
             Err(AllocError::NoRecord) => match window(carveout, &scrubbing)? {

@@ -14,6 +14,29 @@ pub struct Figures {
     pub counter: Counter,
     /// Heap by heap, from the smallest size to the largest.
     pub heaps: Vec<HeapFigures>,
+    /// Heaps of pages beside the kernel's own, if they were measured.
+    #[serde(default)]
+    pub pages: Vec<PageFigures>,
+}
+
+/// Buffers of pages, of one heap and one size.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PageFigures {
+    /// Which heap, and how it was set up.
+    pub subject: String,
+    /// Bytes.
+    pub size: u64,
+    /// `DMA_HEAP_IOCTL_ALLOC`.
+    pub alloc: Spread,
+    /// `mmap`, and a write to every page.
+    pub touch: Spread,
+    /// Attaching to a device and mapping for it, and back.
+    pub import: Spread,
+    /// Mapping for the kernel, and back.
+    pub vmap: Spread,
+    /// `close` of the only file descriptor.
+    pub close: Spread,
 }
 
 /// The counter that was read, and what it counts.

@@ -12,6 +12,7 @@
 //!   ioctls, physical memory, the trusted application's raw commands.
 
 pub mod bench;
+pub mod differences;
 #[cfg(all(feature = "guest", target_arch = "aarch64"))]
 pub mod guest;
 pub mod host_port;

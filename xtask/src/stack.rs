@@ -13,6 +13,7 @@ use crate::artefact::dtschema::{self, Dtschema};
 use crate::artefact::firewall;
 use crate::artefact::initramfs::{self, Initramfs};
 use crate::artefact::kernel::{Flavour, Kbuild, Kernel};
+use crate::artefact::kselftest;
 use crate::artefact::modules;
 use crate::artefact::optee;
 use crate::artefact::programs;
@@ -105,8 +106,10 @@ impl Stack {
         let modules = modules::declare(&mut plan, workspace, &kernel, build)?;
         let modules_clippy = modules::declare_clippy(&mut plan, workspace, &kernel)?;
         let programs = programs::declare(&mut plan, workspace, &library, &userland)?;
-        let initramfs =
-            initramfs::declare(&mut plan, &userland, &kernel, &modules, &programs, build)?;
+        let kselftest = kselftest::declare(&mut plan, &linux, &kbuild)?;
+        let initramfs = initramfs::declare(
+            &mut plan, &userland, &kernel, &modules, &programs, &kselftest, build,
+        )?;
 
         let parts = vec![
             ("kernel", kernel.step.clone()),

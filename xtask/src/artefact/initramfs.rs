@@ -13,6 +13,7 @@ use flate2::{write::GzEncoder, Compression};
 
 use super::copy_tree;
 use super::kernel::Kernel;
+use super::kselftest::{self, Kselftest};
 use super::modules::Modules;
 use super::programs::Programs;
 use super::userland::Userland;
@@ -46,17 +47,22 @@ pub fn declare(
     kernel: &Kernel,
     modules: &Modules,
     programs: &Programs,
+    kselftest: &Kselftest,
     build: Build,
 ) -> Result<Initramfs> {
     let (userland_root, kernel_modules, own_modules) =
         (userland.root(), kernel.modules(), modules.root());
-    let files: Vec<(&str, PathBuf)> = programs.files().collect();
+    let mut files: Vec<(&str, PathBuf)> = programs.files().collect();
+    if build == Build::Test {
+        files.push((kselftest::PROGRAM, kselftest.program()));
+    }
     let step = plan
         .step(&kernel.flavour.name(&build.name("initramfs")))
         .needs(&userland.step)
         .needs(&kernel.step)
         .needs(&modules.step)
         .needs(&programs.step)
+        .needs(&kselftest.step)
         .param("init", INIT)
         .runs(move |job| {
             let root = job.file("root");

@@ -2,6 +2,8 @@
 
 //! Measures what an allocation and its release cost on each heap, in
 //! instructions: `ringfence-bench HEAP[:LARGEST]…`, the largest size in bytes.
+//! The word `pages` stands for all that buffers of pages can, on our heaps and on
+//! the kernel's own, one beside the other; our modules are loaded for that.
 //!
 //! Prints one JSON document, see [`ringfence_tests::bench`]. The machine must
 //! have been booted so that its time counts instructions. Exit status: 0, 1 when
@@ -9,6 +11,8 @@
 
 #[cfg(all(feature = "guest", target_arch = "aarch64"))]
 mod counter;
+#[cfg(all(feature = "guest", target_arch = "aarch64"))]
+mod pages;
 #[cfg(all(feature = "guest", target_arch = "aarch64"))]
 mod rounds;
 
@@ -27,7 +31,7 @@ fn main() -> std::process::ExitCode {
     let heaps = match heaps {
         Some(heaps) if !heaps.is_empty() => heaps,
         _ => {
-            eprintln!("usage: ringfence-bench HEAP[:LARGEST]...");
+            eprintln!("usage: ringfence-bench [pages] HEAP[:LARGEST]...");
             return ExitCode::from(2);
         }
     };
@@ -51,6 +55,12 @@ fn measure(heaps: &[(&str, u64)]) -> anyhow::Result<()> {
     last.set(std::thread::available_parallelism()?.get() - 1);
     sched_setaffinity(None, &last)?;
     let counter = counter::calibrate()?;
+    let (pages, heaps): (Vec<_>, Vec<_>) = heaps.iter().partition(|(heap, _)| *heap == "pages");
+    let pages = if pages.is_empty() {
+        Vec::new()
+    } else {
+        pages::measure(&counter)?
+    };
     let heaps = heaps
         .iter()
         .map(|(heap, largest)| rounds::measure(&counter, heap, *largest))
@@ -59,6 +69,7 @@ fn measure(heaps: &[(&str, u64)]) -> anyhow::Result<()> {
         kernel: uname().release().to_string_lossy().into_owned(),
         counter,
         heaps,
+        pages,
     };
     println!("{}", serde_json::to_string(&figures)?);
     Ok(())

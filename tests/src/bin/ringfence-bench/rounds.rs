@@ -2,8 +2,7 @@
 
 //! Allocations and releases, one at a time.
 
-use std::fs::{self, File};
-use std::io;
+use std::fs::File;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
@@ -29,7 +28,7 @@ const SIZES: [(u64, u32); 6] = [
 ];
 
 /// Rounds before those that count: the first ones fill caches of the kernel.
-const WARM_UP: u32 = 2;
+pub const WARM_UP: u32 = 2;
 
 /// The time between two rounds, or two looks at the heap.
 const REST: Duration = Duration::from_millis(5);
@@ -103,7 +102,7 @@ fn measure_size(
 /// # Errors
 ///
 /// When it still has dirty memory after a long time.
-fn rest(heap: &str) -> anyhow::Result<()> {
+pub fn rest(heap: &str) -> anyhow::Result<()> {
     for _ in 0..RESTS {
         thread::sleep(REST);
         if !is_dirty(heap)? {
@@ -113,16 +112,14 @@ fn rest(heap: &str) -> anyhow::Result<()> {
     anyhow::bail!("{heap} still has dirty memory")
 }
 
-/// Whether one of our heaps has memory that it still has to zero.
+/// Dirty bytes from which on the system heap's worker is at work.
+const MANY_DIRTY: u64 = MIB;
+
+/// Whether one of our heaps has memory that it is about to zero.
 fn is_dirty(heap: &str) -> anyhow::Result<bool> {
-    let path = Path::new(debug::ROOT).join(heap).join("ranges");
-    match fs::read_to_string(&path) {
-        // Start, size, handle, state.
-        Ok(ranges) => Ok(ranges
-            .lines()
-            .any(|line| line.split(' ').nth(3) == Some("dirty"))),
+    if !Path::new(debug::ROOT).join(heap).exists() {
         // An upstream heap, which does nothing unasked.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error).with_context(|| path.display().to_string()),
+        return Ok(false);
     }
+    Ok(!debug::dirty_ranges(heap)?.is_empty() || debug::figure(heap, "dirty")? >= MANY_DIRTY)
 }

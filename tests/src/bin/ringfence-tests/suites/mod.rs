@@ -3,13 +3,20 @@
 //! The suites, and what holds for every test: it leaves the heaps as full and
 //! this process with as many open files as they were.
 
+mod accounting;
+mod allocate;
+mod clients;
+mod cma;
 mod command;
+mod cycles;
 mod dmabuf;
 mod fixture;
 mod heaps;
 mod inject;
+mod kselftest;
 mod modules;
 mod no_tee;
+mod parity;
 mod protect;
 mod recovery;
 mod region;
@@ -34,6 +41,8 @@ enum Boot {
     Default,
     /// Without the module optee.
     NoTee,
+    /// With the kernel's own heaps as well, and ours by other names.
+    Upstream,
 }
 
 impl Boot {
@@ -41,6 +50,7 @@ impl Boot {
         match self {
             Self::Default => "default",
             Self::NoTee => "no-tee",
+            Self::Upstream => "upstream",
         }
     }
 }
@@ -48,63 +58,128 @@ impl Boot {
 /// A test: its name, and what it does.
 type Test = (&'static str, fn() -> anyhow::Result<()>);
 
+/// The tests of a suite.
+#[derive(Clone, Copy)]
+enum Tests {
+    /// They are known.
+    Fixed(&'static [Test]),
+    /// They are known when another program has run.
+    Made(fn() -> Vec<Trial>),
+}
+
 struct Suite {
     name: &'static str,
     boot: Boot,
-    tests: &'static [Test],
+    tests: Tests,
 }
 
+impl Suite {
+    fn trials(&self) -> Vec<Trial> {
+        let tests = match self.tests {
+            Tests::Fixed(tests) => tests,
+            Tests::Made(make) => return make(),
+        };
+        tests
+            .iter()
+            .map(|&(name, test)| {
+                Trial::test(format!("{}::{name}", self.name), move || {
+                    without_traces(test).map_err(|error| Failed::from(format!("{error:#}")))
+                })
+            })
+            .collect()
+    }
+}
+
+/// First argument that makes the program a process which allocates from the heap
+/// that the second one names, until it is killed.
+const ALLOCATE_FOR_EVER: &str = "--allocate-for-ever";
+
 /// All suites. One that unloads modules comes after those that need them.
-const SUITES: [Suite; 10] = [
+const SUITES: [Suite; 17] = [
     Suite {
         name: "heaps",
         boot: Boot::Default,
-        tests: heaps::TESTS,
+        tests: Tests::Fixed(heaps::TESTS),
+    },
+    Suite {
+        name: "allocate",
+        boot: Boot::Default,
+        tests: Tests::Fixed(allocate::TESTS),
+    },
+    Suite {
+        name: "accounting",
+        boot: Boot::Default,
+        tests: Tests::Fixed(accounting::TESTS),
+    },
+    Suite {
+        name: "cma",
+        boot: Boot::Default,
+        tests: Tests::Fixed(cma::TESTS),
+    },
+    Suite {
+        name: "clients",
+        boot: Boot::Default,
+        tests: Tests::Fixed(clients::TESTS),
+    },
+    Suite {
+        name: "kselftest",
+        boot: Boot::Default,
+        tests: Tests::Made(kselftest::trials),
     },
     Suite {
         name: "protect",
         boot: Boot::Default,
-        tests: protect::TESTS,
+        tests: Tests::Fixed(protect::TESTS),
     },
     Suite {
         name: "tee",
         boot: Boot::Default,
-        tests: tee::TESTS,
+        tests: Tests::Fixed(tee::TESTS),
     },
     Suite {
         name: "dmabuf",
         boot: Boot::Default,
-        tests: dmabuf::TESTS,
+        tests: Tests::Fixed(dmabuf::TESTS),
     },
     Suite {
         name: "command",
         boot: Boot::Default,
-        tests: command::TESTS,
+        tests: Tests::Fixed(command::TESTS),
     },
     Suite {
         name: "recovery",
         boot: Boot::Default,
-        tests: recovery::TESTS,
+        tests: Tests::Fixed(recovery::TESTS),
     },
     Suite {
         name: "inject",
         boot: Boot::Default,
-        tests: inject::TESTS,
+        tests: Tests::Fixed(inject::TESTS),
     },
     Suite {
         name: "stale",
         boot: Boot::Default,
-        tests: stale::TESTS,
+        tests: Tests::Fixed(stale::TESTS),
     },
     Suite {
         name: "modules",
         boot: Boot::Default,
-        tests: modules::TESTS,
+        tests: Tests::Fixed(modules::TESTS),
+    },
+    Suite {
+        name: "cycles",
+        boot: Boot::Default,
+        tests: Tests::Fixed(cycles::TESTS),
+    },
+    Suite {
+        name: "parity",
+        boot: Boot::Upstream,
+        tests: Tests::Fixed(parity::TESTS),
     },
     Suite {
         name: "no-tee",
         boot: Boot::NoTee,
-        tests: no_tee::TESTS,
+        tests: Tests::Fixed(no_tee::TESTS),
     },
 ];
 
@@ -115,6 +190,14 @@ pub fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().collect();
     if let Some(verdict) = memory::child(arguments.get(1..).unwrap_or_default()) {
         return verdict;
+    }
+    if let Some([ALLOCATE_FOR_EVER, heap]) = arguments
+        .get(1..3)
+        .map(|words| [words[0].as_str(), words[1].as_str()])
+    {
+        // It is killed, or has failed.
+        let _ = cma::allocate_for_ever(heap);
+        return ExitCode::FAILURE;
     }
     match arguments.get(1).map(String::as_str) {
         Some("list") => {
@@ -149,16 +232,7 @@ fn run(suites: &[&Suite], options: &[String]) -> ExitCode {
     let program = String::from("ringfence-tests");
     let mut arguments = Arguments::from_iter(std::iter::once(&program).chain(options));
     arguments.test_threads = Some(1);
-    let trials = suites
-        .iter()
-        .flat_map(|suite| {
-            suite.tests.iter().map(|&(name, test)| {
-                Trial::test(format!("{}::{name}", suite.name), move || {
-                    without_traces(test).map_err(|error| Failed::from(format!("{error:#}")))
-                })
-            })
-        })
-        .collect();
+    let trials = suites.iter().flat_map(|suite| suite.trials()).collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
@@ -171,11 +245,16 @@ struct Traces {
 
 impl Traces {
     fn read() -> anyhow::Result<Self> {
-        let heaps = Control::open()?
+        let mut heaps: Vec<_> = Control::open()?
             .heaps()?
             .into_iter()
             .filter(|heap| heap.online)
             .collect();
+        // Memory that Linux uses as well is never as free as it was.
+        for heap in heaps.iter_mut().filter(|heap| heap.cpu_access) {
+            heap.free = 0;
+            heap.largest_free = 0;
+        }
         Ok(Self {
             heaps,
             open_files: fs::read_dir("/proc/self/fd")?.count(),
