@@ -107,10 +107,14 @@ const BARE: Conditions = Conditions {
 
 /// The guest's boots, those that take longest first: several run side by side. A suite that unloads
 /// modules comes last of its boot.
-pub const GUEST: [GuestBoot; 4] = [
+pub const GUEST: [GuestBoot; 5] = [
     GuestBoot::of(&["stale"]),
     GuestBoot::of(&["heaps", "protect", "tee", "modules"]),
     GuestBoot::of(&["dmabuf", "command", "recovery", "inject"]),
+    GuestBoot {
+        bootargs: "dma_heap.mem_accounting=1",
+        ..GuestBoot::of(&["charged"])
+    },
     GuestBoot {
         conditions: NO_TEE,
         ..GuestBoot::of(&["no-tee"])
