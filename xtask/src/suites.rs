@@ -114,7 +114,7 @@ const BARE: Conditions = Conditions {
 
 /// The guest's boots, those that take longest first: several run side by side. A suite that unloads
 /// modules comes last of its boot.
-pub const GUEST: [GuestBoot; 6] = [
+pub const GUEST: &[GuestBoot] = &[
     GuestBoot::of(&["stale"]),
     GuestBoot::of(&["heaps", "protect", "tee", "modules"]),
     GuestBoot::of(&["dmabuf", "command", "recovery", "inject"]),
@@ -129,6 +129,10 @@ pub const GUEST: [GuestBoot; 6] = [
     GuestBoot {
         conditions: UPSTREAM,
         ..GuestBoot::of(&["parity"])
+    },
+    GuestBoot {
+        bootargs: "dma_heap.mem_accounting=1",
+        ..GuestBoot::of(&["charged"])
     },
     GuestBoot {
         conditions: NO_TEE,
@@ -160,7 +164,7 @@ pub const LATENCY_SUITE: &str = "latency";
 
 /// Proofs that a report of the debug kernel fails a run that otherwise succeeds, and that a crash ends
 /// one that otherwise would not end.
-pub const PROOFS: [Proof; 4] = [
+pub const PROOFS: &[Proof] = &[
     report(
         "kasan",
         "modprobe lkdtm && echo SLAB_LINEAR_OVERFLOW > /sys/kernel/debug/provoke-crash/DIRECT",
