@@ -131,6 +131,42 @@ impl<'f, F: Firewall> Mapping<'f, F> {
     }
 }
 
+/// A window that stays mapped when the command that made it has ended.
+///
+/// # Invariants
+///
+/// `address` is what the firewall returned for `size`, and is mapped.
+#[derive(Debug)]
+pub struct Held {
+    address: NonNull<u8>,
+    size: u64,
+}
+
+impl Held {
+    /// Unmaps it.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Tee`] with the firewall's result; it stays mapped then.
+    pub fn let_go(self, firewall: &mut impl Firewall) -> Result<(), Refusal> {
+        // SAFETY: by the type invariant it is mapped, and nobody has a pointer
+        // to its bytes.
+        unsafe { firewall.unmap(self.address, self.size) }
+    }
+}
+
+impl<F: Firewall> Mapping<'_, F> {
+    /// Leaves the window mapped.
+    pub fn hold(self) -> Held {
+        let this = core::mem::ManuallyDrop::new(self);
+        // INVARIANT: that of the mapping, whose drop does not run.
+        Held {
+            address: this.address,
+            size: this.window.size,
+        }
+    }
+}
+
 impl<F: Firewall> Drop for Mapping<'_, F> {
     /// # Panics
     ///

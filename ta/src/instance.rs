@@ -7,11 +7,12 @@
 
 use core::ptr::NonNull;
 
-use ringfence_proto::command::PROTOCOL_VERSION;
+use heapless::Vec;
+use ringfence_proto::command::{MAX_HELD, PROTOCOL_VERSION};
 use ringfence_proto::firewall;
 use ringfence_proto::message::{Decrypt, DigestRequest, Info};
 
-use crate::firewall::{Firewall, FirewallInfo, Mapping};
+use crate::firewall::{Firewall, FirewallInfo, Held, Mapping};
 use crate::handles::{Entry, Handle, HandleTable};
 use crate::keys::{ContentKey, KeyStore, MAX_KEYS};
 use crate::policy::{Client, Content};
@@ -63,6 +64,8 @@ pub struct Session {
     pub client: Client,
     /// The keys that it may use.
     pub keys: KeyStore,
+    /// Windows that it keeps mapped; in test builds only.
+    held: Vec<Held, MAX_HELD>,
 }
 
 /// The state of the TA that all sessions share: at most `N` protected ranges.
@@ -105,12 +108,20 @@ impl<F: Firewall, R: FnMut() -> u64, const N: usize> Instance<F, R, N> {
         }
         Ok(Session {
             client,
-            keys: KeyStore::default(),
+            ..Session::default()
         })
     }
 
     /// Notes that a session, which [`open`](Self::open) admitted, is gone.
-    pub fn close(&mut self, session: &Session) {
+    ///
+    /// # Panics
+    ///
+    /// If the firewall does not unmap what the session held, as for a
+    /// [`Mapping`].
+    pub fn close(&mut self, session: &mut Session) {
+        if let Err(refusal) = self.let_go(session) {
+            panic!("held window cannot be unmapped: {refusal}");
+        }
         if session.client == Client::Public {
             self.public_sessions = self.public_sessions.saturating_sub(1);
         }
@@ -301,6 +312,45 @@ impl<F: Firewall, R: FnMut() -> u64, const N: usize> Instance<F, R, N> {
             let bytes = mapping.bytes()?;
             // SAFETY: the bytes are mapped, readable, until `mapping` goes.
             unsafe { digest.digest(bytes)? };
+        }
+        Ok(())
+    }
+
+    /// HOLD: keeps a part of a range mapped, which must be within one window.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::UnknownHandle`], [`Refusal::OutOfBounds`], also for what
+    /// takes several windows, [`Refusal::Full`], or what the firewall says.
+    pub fn hold(
+        &mut self,
+        session: &mut Session,
+        handle: u64,
+        offset: u64,
+        length: u64,
+    ) -> Result<(), Refusal> {
+        let range = self.content(handle, Content::Hold)?;
+        let span = range.span(offset, length)?;
+        let mut windows = span.windows(self.firewall_info()?.window.into())?;
+        let (Some(window), None) = (windows.next(), windows.next()) else {
+            return Err(Refusal::OutOfBounds);
+        };
+        if session.held.is_full() {
+            return Err(Refusal::Full);
+        }
+        let held = Mapping::new(&mut self.firewall, window)?.hold();
+        session.held.push(held).map_err(|_| Refusal::Full)
+    }
+
+    /// LET_GO: unmaps what the session holds.
+    ///
+    /// # Errors
+    ///
+    /// What the firewall says; the window in question is forgotten, and stays
+    /// mapped as long as this instance lives.
+    pub fn let_go(&mut self, session: &mut Session) -> Result<(), Refusal> {
+        while let Some(held) = session.held.pop() {
+            held.let_go(&mut self.firewall)?;
         }
         Ok(())
     }

@@ -87,7 +87,8 @@ impl Shim {
     /// Passes a point, unless INJECT made this pass fail.
     #[cfg(feature = "test-injection")]
     fn pass(&mut self, point: u32) -> Result<(), Refused> {
-        if self.armed.nth == 0 || self.armed.point != point {
+        let meant = self.armed.point == point || self.armed.point == fail_point::ANY;
+        if self.armed.nth == 0 || !meant {
             return Ok(());
         }
         self.armed.nth -= 1;
@@ -133,6 +134,7 @@ impl Platform for Shim {
     }
 
     fn object(&mut self, range: Extent) -> Result<Object, Refused> {
+        self.pass(fail_point::OBJECT)?;
         // SAFETY: making an object of a range touches no memory in it.
         let object = unsafe { ringfence_shim_object(range.start(), range.size()) };
         // INVARIANT: a fresh object comes with one reference.
@@ -161,6 +163,7 @@ impl Platform for Shim {
     }
 
     fn unmap(&mut self, object: &Object, va: u64, size: u64) -> Result<(), Refused> {
+        self.pass(fail_point::UNMAP)?;
         // SAFETY: the object is alive by its type invariant; the shim unmaps
         // only when the caller's window at `va` is one of this object.
         done(unsafe { ringfence_shim_unmap(object.0, va, size) })
@@ -252,7 +255,8 @@ impl<'a> Params<'a> {
     }
 }
 
-fn list(ledger: &Ledger<Shim>, params: &mut Params<'_>) -> Result<(), u32> {
+fn list(ledger: &mut Ledger<Shim>, params: &mut Params<'_>) -> Result<(), u32> {
+    let copied = ledger.platform_mut().pass(fail_point::COPY);
     let records = ledger.records();
     let out = params.memref(0);
     let needed = records.len() * LedgerRecord::SIZE;
@@ -261,6 +265,7 @@ fn list(ledger: &Ledger<Shim>, params: &mut Params<'_>) -> Result<(), u32> {
     if out.size < needed {
         return Err(result::SHORT_BUFFER);
     }
+    copied.map_err(|Refused| result::GENERIC)?;
     for (index, record) in records.enumerate() {
         let bytes = record.to_le_bytes();
         let to = out.buffer.wrapping_byte_add(index * LedgerRecord::SIZE);

@@ -74,6 +74,39 @@ pub const PANIC: u32 = 0x2f1;
 /// Test builds of the TA only. In: (fail point, nth), handed to the firewall.
 pub const INJECT: u32 = 0x2f2;
 
+/// Test builds of the TA only. In: (command, [`derailment`]), in: (result
+/// code, 0).
+///
+/// The next call of that command goes wrong in that way, once, whoever calls
+/// it. Command 0 disarms.
+pub const DERAIL: u32 = 0x2f3;
+
+/// Test builds of the TA only. In: handle, in: offset in bytes, in: length in
+/// bytes.
+///
+/// Keeps that part of the range mapped, as a content command does while it
+/// works, until [`LET_GO`] or the end of the session. A session holds
+/// [`MAX_HELD`] parts at most, each of them within one window.
+pub const HOLD: u32 = 0x2f4;
+
+/// Test builds of the TA only. Ends every [`HOLD`] of the session.
+pub const LET_GO: u32 = 0x2f5;
+
+/// Parts of ranges that a session can [`HOLD`] at once.
+pub const MAX_HELD: usize = 4;
+
+/// Ways in which [`DERAIL`] makes a command go wrong.
+pub mod derailment {
+    /// It is refused with the result code, and does nothing.
+    pub const REFUSE: u32 = 1;
+    /// It is carried out, and answered with the result code all the same.
+    pub const DENY: u32 = 2;
+    /// The TA panics before the command does anything.
+    pub const PANIC_BEFORE: u32 = 3;
+    /// The TA panics when the command is carried out, before it is answered.
+    pub const PANIC_AFTER: u32 = 4;
+}
+
 /// Bytes of the digest that [`DIGEST`] answers.
 pub const DIGEST_SIZE: usize = 32;
 

@@ -57,6 +57,15 @@ pub mod fail_point {
     pub const SCRUB: u32 = 3;
     /// The mapping of a window into the TA.
     pub const MAP: u32 = 4;
+    /// The making of the object that a range's windows are cut from: an
+    /// allocation in OP-TEE's core.
+    pub const OBJECT: u32 = 5;
+    /// The unmapping of a window.
+    pub const UNMAP: u32 = 6;
+    /// The handing out of a record of LIST.
+    pub const COPY: u32 = 7;
+    /// Any of them: the nth next step of whatever kind fails.
+    pub const ANY: u32 = 0xff;
 }
 
 /// One range in the ledger: 24 bytes, little endian, in field order.

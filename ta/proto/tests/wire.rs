@@ -48,6 +48,14 @@ fn commands_of_the_trusted_application() {
     assert_eq!(command::DIGEST, 0x2f0);
     assert_eq!(command::PANIC, 0x2f1);
     assert_eq!(command::INJECT, 0x2f2);
+    assert_eq!(command::DERAIL, 0x2f3);
+    assert_eq!(command::HOLD, 0x2f4);
+    assert_eq!(command::LET_GO, 0x2f5);
+    assert_eq!(command::MAX_HELD, 4);
+    assert_eq!(command::derailment::REFUSE, 1);
+    assert_eq!(command::derailment::DENY, 2);
+    assert_eq!(command::derailment::PANIC_BEFORE, 3);
+    assert_eq!(command::derailment::PANIC_AFTER, 4);
     assert_eq!(command::DIGEST_SIZE, 32);
     assert_eq!(command::NO_HANDLE, 0);
 }
@@ -67,6 +75,10 @@ fn commands_of_the_firewall() {
     assert_eq!(firewall::fail_point::OPEN, 2);
     assert_eq!(firewall::fail_point::SCRUB, 3);
     assert_eq!(firewall::fail_point::MAP, 4);
+    assert_eq!(firewall::fail_point::OBJECT, 5);
+    assert_eq!(firewall::fail_point::UNMAP, 6);
+    assert_eq!(firewall::fail_point::COPY, 7);
+    assert_eq!(firewall::fail_point::ANY, 0xff);
 }
 
 #[test]

@@ -295,13 +295,13 @@ fn the_ledger_is_read_once_the_firewall_can_be_reached() {
 fn user_space_cannot_use_up_the_sessions_of_the_kernel() {
     let firewall = ModelFirewall::new();
     let mut instance = instance(&firewall, 1);
-    let sessions: Vec<_> = (0..MAX_PUBLIC_SESSIONS)
+    let mut sessions: Vec<_> = (0..MAX_PUBLIC_SESSIONS)
         .map(|_| public(&mut instance))
         .collect();
     assert_eq!(instance.open(Client::Public).err(), Some(Refusal::Full));
-    let kernel = kernel(&mut instance);
-    instance.close(&kernel);
+    let mut kernel = kernel(&mut instance);
+    instance.close(&mut kernel);
     assert_eq!(instance.open(Client::Public).err(), Some(Refusal::Full));
-    instance.close(&sessions[0]);
+    instance.close(&mut sessions[0]);
     assert!(instance.open(Client::Public).is_ok());
 }

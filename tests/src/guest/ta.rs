@@ -128,6 +128,36 @@ impl Ta {
         self.bare(command::PANIC)
     }
 
+    /// Keeps a part of a buffer mapped in the trusted application (test builds),
+    /// as a content command does while it works, until [`Self::let_go`] or the
+    /// end of this session.
+    pub fn hold(&mut self, handle: u64, offset: u64, length: u64) -> Result<(), Code> {
+        self.invoke(
+            command::HOLD,
+            number(handle),
+            number(offset),
+            number(length),
+            ParamNone,
+        )
+        .map(drop)
+    }
+
+    /// Ends every [`Self::hold`] of this session.
+    pub fn let_go(&mut self) -> Result<(), Code> {
+        self.bare(command::LET_GO)
+    }
+
+    fn derail(&mut self, command: u32, way: u32, code: Code) -> Result<(), Code> {
+        self.invoke(
+            command::DERAIL,
+            ParamValue::new(command, way, ParamType::ValueInput),
+            ParamValue::new(code, 0, ParamType::ValueInput),
+            ParamNone,
+            ParamNone,
+        )
+        .map(drop)
+    }
+
     fn inject(&mut self, point: u32, nth: u32) -> Result<(), Code> {
         self.invoke(
             command::INJECT,
@@ -137,6 +167,45 @@ impl Ta {
             ParamNone,
         )
         .map(drop)
+    }
+}
+
+/// How the next call of a command of the trusted application goes wrong.
+#[derive(Debug, Clone, Copy)]
+pub enum Way {
+    /// It does nothing, and answers this.
+    Refused(Code),
+    /// It is carried out, and answers this all the same.
+    Denied(Code),
+    /// The application panics before it does anything.
+    PanicBefore,
+    /// The application panics after it was carried out: the answer is lost.
+    PanicAfter,
+}
+
+/// A command that will go wrong; disarmed when this is dropped, if the
+/// application lives then.
+pub struct Derailed(Ta);
+
+/// Makes the next call of a command go wrong, whoever calls it: the kernel's
+/// commands, too.
+pub fn derail(command: u32, way: Way) -> anyhow::Result<Derailed> {
+    use command::derailment::{DENY, PANIC_AFTER, PANIC_BEFORE, REFUSE};
+    let (way, code) = match way {
+        Way::Refused(code) => (REFUSE, code),
+        Way::Denied(code) => (DENY, code),
+        Way::PanicBefore => (PANIC_BEFORE, 0),
+        Way::PanicAfter => (PANIC_AFTER, 0),
+    };
+    let mut ta = Ta::open()?;
+    expect_done(ta.derail(command, way, code), "DERAIL")?;
+    Ok(Derailed(ta))
+}
+
+impl Drop for Derailed {
+    fn drop(&mut self) {
+        // An application that has died meanwhile has forgotten it.
+        let _ = self.0.derail(0, 0, 0);
     }
 }
 

@@ -42,9 +42,12 @@ pub fn invoke(
             invoke_public(state, session, command, parameters)
         }
         #[cfg(feature = "test-commands")]
-        command::DIGEST | command::PANIC | command::INJECT => {
-            invoke_test(state, command, parameters)
-        }
+        command::DIGEST
+        | command::PANIC
+        | command::INJECT
+        | command::DERAIL
+        | command::HOLD
+        | command::LET_GO => invoke_test(state, session, command, parameters),
         _ => Err(Refusal::UnknownCommand),
     }
 }
@@ -140,6 +143,7 @@ fn invoke_public(
 #[cfg(feature = "test-commands")]
 fn invoke_test(
     state: &mut State,
+    session: &mut Session,
     command: u32,
     parameters: &mut ParametersAny,
 ) -> Result<(), Refusal> {
@@ -161,8 +165,38 @@ fn invoke_test(
         (command::INJECT, (Any::ValueInput(fault), Any::None, Any::None, Any::None)) => {
             state.inject(fault.get_a(), fault.get_b())
         }
+        (command::DERAIL, (Any::ValueInput(what), Any::ValueInput(code), Any::None, Any::None)) => {
+            derailment()?.arm(what.get_a(), what.get_b(), code.get_a())
+        }
+        (
+            command::HOLD,
+            (Any::ValueInput(handle), Any::ValueInput(offset), Any::ValueInput(length), Any::None),
+        ) => state.hold(session, number(handle), number(offset), number(length)),
+        (command::LET_GO, (Any::None, Any::None, Any::None, Any::None)) => state.let_go(session),
         _ => Err(Refusal::ParameterTypes),
     }
+}
+
+/// What DERAIL has armed, which all sessions share.
+#[cfg(feature = "test-commands")]
+struct Armed(core::cell::RefCell<ringfence_ta::derail::Derailment>);
+
+// SAFETY: as for the instance's state in `main`, at most one thread runs inside
+// an instance of this TA.
+#[cfg(feature = "test-commands")]
+unsafe impl Sync for Armed {}
+
+/// What DERAIL has armed, for the time of one use.
+#[cfg(feature = "test-commands")]
+pub fn derailment(
+) -> Result<core::cell::RefMut<'static, ringfence_ta::derail::Derailment>, Refusal> {
+    static ARMED: Armed = Armed(core::cell::RefCell::new(
+        ringfence_ta::derail::Derailment::new(),
+    ));
+    ARMED
+        .0
+        .try_borrow_mut()
+        .map_err(|_| Refusal::Tee(command::result::BUSY))
 }
 
 /// The 64-bit number in a value.

@@ -3,6 +3,7 @@
 //! The suites, and what holds for every test: it leaves the heaps as full and
 //! this process with as many open files as they were.
 
+mod access;
 mod command;
 mod dmabuf;
 mod fixture;
@@ -55,7 +56,7 @@ struct Suite {
 }
 
 /// All suites. One that unloads modules comes after those that need them.
-const SUITES: [Suite; 10] = [
+const SUITES: [Suite; 11] = [
     Suite {
         name: "heaps",
         boot: Boot::Default,
@@ -70,6 +71,11 @@ const SUITES: [Suite; 10] = [
         name: "tee",
         boot: Boot::Default,
         tests: tee::TESTS,
+    },
+    Suite {
+        name: "access",
+        boot: Boot::Default,
+        tests: access::TESTS,
     },
     Suite {
         name: "dmabuf",
