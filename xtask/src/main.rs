@@ -36,7 +36,6 @@ use artefact::kernel::Flavour;
 use cache::Cache;
 use cli::{Action, Cli, Scenario};
 use stack::{Build, Stack};
-use test::Counts;
 use vm::{Boot, Outcome, Task, Verdict};
 
 /// How long a command in the guest may take when nothing else is said.
@@ -84,10 +83,7 @@ fn act(action: Action) -> Result<ExitCode> {
                 (false, true) => &[Flavour::Debug],
                 (false, false) => &[Flavour::Plain],
             };
-            let mut counts = Counts::default();
-            for &flavour in flavours {
-                counts += test::run(&cache, flavour, &suites)?;
-            }
+            let counts = test::run(&cache, flavours, &suites)?;
             println!("{counts}");
             Ok(if counts.is_success() {
                 ExitCode::SUCCESS
@@ -157,37 +153,16 @@ fn act(action: Action) -> Result<ExitCode> {
     }
 }
 
-/// Says how a boot ended, unless it ended well; returns the exit status for it.
+/// Says how a boot ended, unless the command ended it; returns the exit status for it.
 fn conclude(outcome: &Outcome) -> u8 {
-    let (status, summary) = match &outcome.verdict {
+    let status = match &outcome.verdict {
         Verdict::Exit(status) => return *status,
-        Verdict::Reported(status, reports) => {
-            let list = reports.join("\n  ");
-            (
-                status::REPORTED,
-                format!(
-                    "the command ended with status {status}, but the kernel reported:\n  {list}"
-                ),
-            )
-        }
-        Verdict::Crashed(line) => (status::CRASHED, format!("the guest crashed: {line}")),
-        Verdict::TimedOut(limit) => (
-            status::TIMED_OUT,
-            format!("no end after {} seconds", limit.as_secs()),
-        ),
-        Verdict::Lost => (status::CRASHED, "the guest is gone".to_owned()),
-        Verdict::Interrupted(signal) => {
-            return if *signal == 2 {
-                status::INTERRUPTED
-            } else {
-                128 + *signal as u8
-            }
-        }
+        Verdict::Reported(..) => status::REPORTED,
+        Verdict::Crashed(_) | Verdict::Lost => status::CRASHED,
+        Verdict::TimedOut(_) => status::TIMED_OUT,
+        Verdict::Interrupted(2) => return status::INTERRUPTED,
+        Verdict::Interrupted(signal) => return 128 + *signal as u8,
     };
-    eprintln!("---- last lines of the console");
-    for line in &outcome.console_tail {
-        eprintln!("{line}");
-    }
-    eprintln!("---- {summary}\nlogs: {}", outcome.directory.display());
+    eprintln!("{}", outcome.explain());
     status
 }

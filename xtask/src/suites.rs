@@ -1,7 +1,27 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Every suite of `cargo xtask test`: where it runs, and under which conditions.
 
+use crate::artefact::kernel::Flavour;
 use crate::vm::Conditions;
+
+/// On which kernels something runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kernels {
+    /// On each.
+    Both,
+    /// On the debug kernel.
+    Debug,
+}
+
+impl Kernels {
+    /// Whether a kernel is one of these.
+    pub fn include(self, flavour: Flavour) -> bool {
+        match self {
+            Self::Both => true,
+            Self::Debug => flavour == Flavour::Debug,
+        }
+    }
+}
 
 /// A suite that runs on the building machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +63,25 @@ pub struct GuestBoot {
     pub suites: &'static [&'static str],
     /// What is loaded before they run.
     pub conditions: Conditions,
+    /// More words for the kernel's command line.
+    pub bootargs: &'static str,
+    /// On which kernels.
+    pub kernels: Kernels,
+    /// Whether the guest finds in its share what it was booted from: `Image` and `initramfs`.
+    pub images: bool,
+}
+
+impl GuestBoot {
+    /// A boot with everything loaded, on both kernels.
+    const fn of(suites: &'static [&'static str]) -> Self {
+        Self {
+            suites,
+            conditions: DEFAULT,
+            bootargs: "",
+            kernels: Kernels::Both,
+            images: false,
+        }
+    }
 }
 
 /// Everything is loaded.
@@ -59,26 +98,36 @@ const NO_TEE: Conditions = Conditions {
     upstream: false,
 };
 
-/// The guest's boots. A suite that unloads modules comes last of its boot.
-pub const GUEST: [GuestBoot; 2] = [
+/// Neither.
+const BARE: Conditions = Conditions {
+    optee: false,
+    heaps: false,
+    upstream: false,
+};
+
+/// The guest's boots, those that take longest first: several run side by side. A suite that unloads
+/// modules comes last of its boot.
+pub const GUEST: [GuestBoot; 4] = [
+    GuestBoot::of(&["stale"]),
+    GuestBoot::of(&["heaps", "protect", "tee", "modules"]),
+    GuestBoot::of(&["dmabuf", "command", "recovery", "inject"]),
     GuestBoot {
-        suites: &[
-            "heaps", "protect", "tee", "dmabuf", "command", "recovery", "inject", "stale",
-            "modules",
-        ],
-        conditions: DEFAULT,
-    },
-    GuestBoot {
-        suites: &["no-tee"],
         conditions: NO_TEE,
+        ..GuestBoot::of(&["no-tee"])
     },
 ];
 
-/// A fault made on purpose on the debug kernel: the run must end as a failure because of it.
+/// A fault made on purpose, in a boot of its own: the run must end as a failure because of it.
 #[derive(Debug, Clone, Copy)]
 pub struct Proof {
+    /// The suite that it belongs to.
+    pub suite: &'static str,
     /// Name of the test.
     pub name: &'static str,
+    /// On which kernels.
+    pub kernels: Kernels,
+    /// What is loaded before it.
+    pub conditions: Conditions,
     /// What the guest does.
     pub command: &'static str,
     /// What the kernel must say about it.
@@ -90,35 +139,43 @@ pub struct Proof {
 /// Name of the suite that measures: a boot in which time counts instructions.
 pub const LATENCY_SUITE: &str = "latency";
 
-/// Name of the suite of [`PROOFS`].
-pub const PROOFS_SUITE: &str = "reports";
-
 /// Proofs that a report of the debug kernel fails a run that otherwise succeeds, and that a crash ends
 /// one that otherwise would not end.
 pub const PROOFS: [Proof; 4] = [
+    report(
+        "kasan",
+        "modprobe lkdtm && echo SLAB_LINEAR_OVERFLOW > /sys/kernel/debug/provoke-crash/DIRECT",
+        "BUG: KASAN: slab-out-of-bounds",
+    ),
+    report(
+        "warning",
+        "modprobe lkdtm && echo WARNING > /sys/kernel/debug/provoke-crash/DIRECT",
+        "WARNING: ",
+    ),
+    report(
+        "kmemleak",
+        "modprobe kmemleak-test && rmmod kmemleak-test",
+        "new suspected memory leaks",
+    ),
     Proof {
-        name: "kasan",
-        command:
-            "modprobe lkdtm && echo SLAB_LINEAR_OVERFLOW > /sys/kernel/debug/provoke-crash/DIRECT",
-        mark: "BUG: KASAN: slab-out-of-bounds",
-        fatal: false,
-    },
-    Proof {
-        name: "warning",
-        command: "modprobe lkdtm && echo WARNING > /sys/kernel/debug/provoke-crash/DIRECT",
-        mark: "WARNING: ",
-        fatal: false,
-    },
-    Proof {
-        name: "kmemleak",
-        command: "modprobe kmemleak-test && rmmod kmemleak-test",
-        mark: "new suspected memory leaks",
-        fatal: false,
-    },
-    Proof {
-        name: "panic",
-        command: "modprobe lkdtm && echo PANIC > /sys/kernel/debug/provoke-crash/DIRECT",
-        mark: "Kernel panic - not syncing",
         fatal: true,
+        ..report(
+            "panic",
+            "modprobe lkdtm && echo PANIC > /sys/kernel/debug/provoke-crash/DIRECT",
+            "Kernel panic - not syncing",
+        )
     },
 ];
+
+/// A fault that the debug kernel reports.
+const fn report(name: &'static str, command: &'static str, mark: &'static str) -> Proof {
+    Proof {
+        suite: "reports",
+        name,
+        kernels: Kernels::Debug,
+        conditions: BARE,
+        command,
+        mark,
+        fatal: false,
+    }
+}

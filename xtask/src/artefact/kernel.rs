@@ -47,6 +47,15 @@ impl Flavour {
     }
 }
 
+impl std::fmt::Display for Flavour {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Plain => "plain",
+            Self::Debug => "debug",
+        })
+    }
+}
+
 /// How the kernel's build is called, for the kernel itself and for modules out of tree.
 #[derive(Debug, Clone)]
 pub struct Kbuild {

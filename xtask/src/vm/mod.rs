@@ -171,6 +171,28 @@ pub struct Outcome {
     pub directory: PathBuf,
 }
 
+impl Outcome {
+    /// How it ended, with the last lines of the console and where the logs are.
+    pub fn explain(&self) -> String {
+        let summary = match &self.verdict {
+            Verdict::Exit(status) => format!("the command ended with status {status}"),
+            Verdict::Reported(status, reports) => format!(
+                "the command ended with status {status}, but the kernel reported:\n  {}",
+                reports.join("\n  ")
+            ),
+            Verdict::Crashed(line) => format!("the guest crashed: {line}"),
+            Verdict::TimedOut(limit) => format!("no end after {} seconds", limit.as_secs()),
+            Verdict::Lost => "the guest is gone".to_owned(),
+            Verdict::Interrupted(signal) => format!("interrupted by signal {signal}"),
+        };
+        format!(
+            "---- last lines of the console\n{}\n---- {summary}\nlogs: {}",
+            self.console_tail.join("\n"),
+            self.directory.display()
+        )
+    }
+}
+
 /// Something that the waiting thread has to act upon.
 enum Event {
     Crash,

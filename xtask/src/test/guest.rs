@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The suites that run in the guest.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{bail, Context, Result};
+
+use super::counts::Counts;
+use super::transcript::Page;
+use crate::artefact::kernel::Flavour;
+use crate::bench;
+use crate::cache::Cache;
+use crate::content;
+use crate::stack::Stack;
+use crate::suites::{GuestBoot, Proof, LATENCY_SUITE};
+use crate::vm::{self, Boot, Outcome, Task, Verdict};
+
+/// Boots and runs `suites` of `ringfence-tests`.
+pub fn run(
+    cache: &Cache,
+    stack: &Stack,
+    boot: &GuestBoot,
+    suites: &[&str],
+    page: &Page,
+) -> Result<Counts> {
+    let directory = vm::run_directory(cache)?;
+    let content = content::prepare(cache, &stack.clip, &directory.join("share"))?;
+    if boot.images {
+        copy_images(stack, &content.directory)?;
+    }
+    let script = format!(
+        "failed=0; for suite in {}; do ringfence-tests $suite || failed=1; done; exit $failed",
+        suites.join(" ")
+    );
+    let (sink, output) = page.recorder();
+    let outcome = vm::boot(
+        stack,
+        &Boot {
+            conditions: boot.conditions,
+            bootargs: boot.bootargs,
+            share: Some(&content.directory),
+            needles: vec![content.needles.clone()],
+            timeout: Some(time_limit(stack)),
+            sink,
+            ..Boot::of(shell(&script), directory)
+        },
+    )?;
+    check_interrupted(&outcome)?;
+    let printed = output.lock().expect("no holder panics").clone();
+    let counts = Counts::of_output(&String::from_utf8_lossy(&printed));
+    if matches!(outcome.verdict, Verdict::Exit(0)) {
+        return Ok(counts);
+    }
+    // A suite that failed to start has no summary, and a crash is nobody's summary.
+    page.line(outcome.explain());
+    Ok(counts.and_failed())
+}
+
+/// Gives the guest what it has itself booted from.
+fn copy_images(stack: &Stack, share: &Path) -> Result<()> {
+    for (from, name) in [
+        (stack.kernel.image(), "Image"),
+        (stack.initramfs.archive(), "initramfs"),
+    ] {
+        std::fs::copy(&from, share.join(name)).with_context(|| from.display().to_string())?;
+    }
+    Ok(())
+}
+
+/// Measures, and judges the figures that have a bound.
+pub fn run_latency(cache: &Cache, stack: &Stack, page: &Page) -> Result<Counts> {
+    let judgements = match bench::gate(cache, stack)? {
+        Ok(judgements) => judgements,
+        Err(outcome) => {
+            check_interrupted(&outcome)?;
+            page.line(outcome.explain());
+            return Ok(Counts::FAILED);
+        }
+    };
+    let mut counts = Counts::default();
+    for (name, judged) in judgements {
+        page.line(match &judged {
+            Ok(said) => format!("test {LATENCY_SUITE}::{name} ... ok: {said}"),
+            Err(error) => format!("test {LATENCY_SUITE}::{name} ... FAILED: {error:#}"),
+        });
+        counts += judged.is_ok().into();
+    }
+    Ok(counts)
+}
+
+/// Makes one fault on purpose; passes when the run ends because of it.
+pub fn prove(cache: &Cache, stack: &Stack, proof: &Proof, page: &Page) -> Result<Counts> {
+    let directory = vm::run_directory(cache)?;
+    let content = content::prepare(cache, &stack.clip, &directory.join("share"))?;
+    let (sink, _) = page.recorder();
+    let outcome = vm::boot(
+        stack,
+        &Boot {
+            conditions: proof.conditions,
+            share: Some(&content.directory),
+            timeout: Some(time_limit(stack)),
+            sink,
+            ..Boot::of(shell(proof.command), directory)
+        },
+    )?;
+    check_interrupted(&outcome)?;
+    let proven = match &outcome.verdict {
+        Verdict::Reported(0, reports) if !proof.fatal => {
+            reports.iter().any(|report| report.contains(proof.mark))
+        }
+        Verdict::Crashed(line) if proof.fatal => line.contains(proof.mark),
+        _ => false,
+    };
+    let (suite, name) = (proof.suite, proof.name);
+    if proven {
+        page.line(format!("test {suite}::{name} ... ok"));
+    } else {
+        page.line(format!(
+            "test {suite}::{name} ... FAILED: no run that ended for {:?}\n{}",
+            proof.mark,
+            outcome.explain()
+        ));
+    }
+    Ok(proven.into())
+}
+
+/// The tests are over when somebody asks for their end.
+fn check_interrupted(outcome: &Outcome) -> Result<()> {
+    match outcome.verdict {
+        Verdict::Interrupted(signal) => bail!("interrupted by signal {signal}"),
+        _ => Ok(()),
+    }
+}
+
+fn shell(script: &str) -> Task {
+    Task::Command(["sh", "-c", script].map(str::to_owned).to_vec())
+}
+
+fn time_limit(stack: &Stack) -> Duration {
+    match stack.kernel.flavour {
+        Flavour::Plain => Duration::from_secs(600),
+        Flavour::Debug => Duration::from_secs(1800),
+    }
+}

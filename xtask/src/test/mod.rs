@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `cargo xtask test`: host tests and guest suites, counted together.
+//!
+//! What is missing is built first. Then everything that runs is a job: a suite of the building
+//! machine, or a boot. As many jobs run side by side as there are processors, in the order in which
+//! they are listed, and so do their outputs follow each other in the [`transcript`].
+
+mod counts;
+mod guest;
+mod host;
+mod transcript;
+
+use std::sync::Mutex;
+use std::thread;
+
+use anyhow::{bail, Result};
+
+use crate::artefact::kernel::Flavour;
+use crate::cache::Cache;
+use crate::stack::{Build, Stack};
+use crate::suites::{GUEST, HOST, LATENCY_SUITE, PROOFS};
+pub use counts::Counts;
+use transcript::{Page, Transcript};
+
+/// Jobs that run side by side at most: each boot takes memory for a machine of its own.
+const MAX_SIDE_BY_SIDE: usize = 4;
+
+/// Runs something that prints on the page.
+type Work<'s> = Box<dyn Fn(&Page) -> Result<Counts> + Send + Sync + 's>;
+
+/// What runs by itself: a heading, and the work.
+struct Job<'s> {
+    title: String,
+    work: Work<'s>,
+}
+
+impl<'s> Job<'s> {
+    fn new(
+        title: impl Into<String>,
+        work: impl Fn(&Page) -> Result<Counts> + Send + Sync + 's,
+    ) -> Self {
+        Self {
+            title: title.into(),
+            work: Box::new(work),
+        }
+    }
+}
+
+/// Runs the suites named, or all, on the kernels given; the host's with the plain one only.
+pub fn run(cache: &Cache, flavours: &[Flavour], names: &[String]) -> Result<Counts> {
+    check_names(names)?;
+    let stacks = flavours
+        .iter()
+        .map(|&flavour| Stack::declare(cache, flavour, Build::Test))
+        .collect::<Result<Vec<_>>>()?;
+    let mut on_host = Vec::new();
+    let mut in_guest = Vec::new();
+    for stack in &stacks {
+        if stack.kernel.flavour == Flavour::Plain {
+            on_host.extend(host_jobs(stack, names));
+        }
+        let jobs = guest_jobs(cache, stack, names);
+        if !jobs.is_empty() {
+            stack.build_for_content()?;
+        }
+        in_guest.extend(jobs);
+    }
+    execute(on_host.into_iter().chain(in_guest).collect())
+}
+
+fn is_wanted(names: &[String], name: &str) -> bool {
+    names.is_empty() || names.iter().any(|other| other == name)
+}
+
+fn host_jobs<'s>(stack: &'s Stack, names: &[String]) -> Vec<Job<'s>> {
+    HOST.into_iter()
+        .filter(|(name, _)| is_wanted(names, name))
+        .map(|(name, suite)| Job::new(name, move |page| host::run(stack, suite, page)))
+        .collect()
+}
+
+fn guest_jobs<'s>(cache: &'s Cache, stack: &'s Stack, names: &[String]) -> Vec<Job<'s>> {
+    let flavour = stack.kernel.flavour;
+    let mut jobs = Vec::new();
+    for boot in GUEST.iter().filter(|boot| boot.kernels.include(flavour)) {
+        let suites: Vec<&str> = boot
+            .suites
+            .iter()
+            .copied()
+            .filter(|name| is_wanted(names, name))
+            .collect();
+        if !suites.is_empty() {
+            let title = format!("guest, {flavour} kernel: {}", suites.join(" "));
+            jobs.push(Job::new(title, move |page| {
+                guest::run(cache, stack, boot, &suites, page)
+            }));
+        }
+    }
+    if flavour == Flavour::Plain && is_wanted(names, LATENCY_SUITE) {
+        jobs.push(Job::new("guest: latency, in instructions", |page| {
+            guest::run_latency(cache, stack, page)
+        }));
+    }
+    for proof in PROOFS
+        .iter()
+        .filter(|proof| proof.kernels.include(flavour) && is_wanted(names, proof.suite))
+    {
+        let title = format!("guest, {flavour} kernel: {}::{}", proof.suite, proof.name);
+        jobs.push(Job::new(title, move |page| {
+            guest::prove(cache, stack, proof, page)
+        }));
+    }
+    jobs
+}
+
+fn check_names(names: &[String]) -> Result<()> {
+    let host = HOST.iter().map(|(name, _)| *name);
+    let guest = GUEST.iter().flat_map(|boot| boot.suites.iter().copied());
+    let mut known: Vec<&str> = host
+        .chain(guest)
+        .chain([LATENCY_SUITE])
+        .chain(PROOFS.iter().map(|proof| proof.suite))
+        .collect();
+    let mut seen = std::collections::HashSet::new();
+    known.retain(|name| seen.insert(*name));
+    match names.iter().find(|name| !known.contains(&name.as_str())) {
+        Some(unknown) => bail!("no suite {unknown}; there are: {}", known.join(" ")),
+        None => Ok(()),
+    }
+}
+
+/// What the workers share.
+#[derive(Default)]
+struct Progress {
+    next: usize,
+    counts: Counts,
+    failure: Option<anyhow::Error>,
+}
+
+/// Runs all jobs. After an error no further one is begun.
+fn execute(jobs: Vec<Job<'_>>) -> Result<Counts> {
+    let transcript = Transcript::new(jobs.len());
+    let progress = Mutex::new(Progress::default());
+    let workers = thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(MAX_SIDE_BY_SIDE);
+    let work = || loop {
+        let index = {
+            let mut progress = progress.lock().expect("workers do not panic");
+            if progress.failure.is_some() || progress.next == jobs.len() {
+                return;
+            }
+            progress.next += 1;
+            progress.next - 1
+        };
+        let page = transcript.page(index);
+        page.line(format!("==== {}", jobs[index].title));
+        let outcome = (jobs[index].work)(&page);
+        drop(page);
+        let mut progress = progress.lock().expect("workers do not panic");
+        match outcome {
+            Ok(counts) => progress.counts += counts,
+            Err(error) => {
+                progress.failure.get_or_insert(error);
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..workers.min(jobs.len()) {
+            scope.spawn(work);
+        }
+    });
+    let progress = progress.into_inner().expect("workers do not panic");
+    match progress.failure {
+        Some(error) => Err(error),
+        None => Ok(progress.counts),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_suite_is_refused_with_the_known_ones() {
+        let error = check_names(&["nonsense".to_owned()]).expect_err("there is none");
+        assert!(error.to_string().contains("protect"));
+        assert!(check_names(&["heaps".to_owned(), "host".to_owned()]).is_ok());
+    }
+
+    #[test]
+    fn counts_of_all_jobs_are_added_up() {
+        let jobs = (0..9)
+            .map(|number| Job::new("job", move |_: &Page| Ok((number % 3 != 0).into())))
+            .collect();
+        let counts = execute(jobs).expect("no job ends with an error");
+        assert_eq!(counts.to_string(), "6 passed, 3 failed, 0 skipped");
+    }
+
+    #[test]
+    fn no_job_begins_after_an_error() {
+        let begun = Mutex::new(0);
+        let jobs = (0..100)
+            .map(|_| {
+                Job::new("job", |_: &Page| {
+                    *begun.lock().expect("no holder panics") += 1;
+                    bail!("on purpose")
+                })
+            })
+            .collect();
+        assert!(execute(jobs).is_err());
+        assert!(*begun.lock().expect("no holder panics") <= MAX_SIDE_BY_SIDE);
+    }
+}
