@@ -46,7 +46,7 @@ pub enum Content {
     Decrypt,
     /// Reads it for a keyed digest; in test builds only.
     Digest,
-    /// Keeps a part of it mapped; in test builds only.
+    /// Keeps a part of it mapped, or fills it; in test builds only.
     Hold,
 }
 

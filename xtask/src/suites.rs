@@ -109,7 +109,7 @@ const BARE: Conditions = Conditions {
 /// modules comes last of its boot.
 pub const GUEST: [GuestBoot; 4] = [
     GuestBoot::of(&["stale"]),
-    GuestBoot::of(&["heaps", "protect", "tee", "modules"]),
+    GuestBoot::of(&["heaps", "protect", "tee", "access", "modules"]),
     GuestBoot::of(&["dmabuf", "command", "recovery", "inject"]),
     GuestBoot {
         conditions: NO_TEE,

@@ -327,3 +327,14 @@ fn a_session_holds_few_parts_and_none_outside() {
     instance.close(&mut session);
     assert!(firewall.0.borrow().mapped.is_empty());
 }
+
+#[test]
+fn a_fill_reaches_every_byte_and_no_other() {
+    let firewall = ModelFirewall::new();
+    let (mut instance, _, handle) = set_up(&firewall);
+    assert_eq!(instance.fill(handle, 0xa5), Ok(()));
+    assert!(firewall.bytes(START, SIZE).iter().all(|byte| *byte == 0xa5));
+    assert!(firewall.bytes(BASE, START - BASE).iter().all(|b| *b == 0));
+    assert_eq!(firewall.bytes(START + SIZE, 1), [0]);
+    assert_eq!(instance.fill(!handle, 1), Err(Refusal::UnknownHandle));
+}

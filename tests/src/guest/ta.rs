@@ -14,6 +14,21 @@ pub type Code = u32;
 /// A session of this program, with the login of anybody.
 pub struct Ta(Session);
 
+/// What the firewall's work has cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Costs {
+    /// Calls of the firmware.
+    pub firmware_calls: u32,
+    /// Blocks of 2 MiB, or parts of them, that were zeroed.
+    pub scrubs: u32,
+    /// Ticks of the counter in the firmware.
+    pub firmware: u64,
+    /// Ticks for zeroing, with the windows to do it through.
+    pub scrubbing: u64,
+    /// Ticks of these in the bare zeroing loop.
+    pub zeroing: u64,
+}
+
 /// A 64-bit number for the trusted application.
 pub fn number(value: u64) -> ParamValue {
     let (high, low) = split(value);
@@ -140,6 +155,32 @@ impl Ta {
             ParamNone,
         )
         .map(drop)
+    }
+
+    /// Fills a buffer with a byte (test builds), whatever its use case.
+    pub fn fill(&mut self, handle: u64, byte: u8) -> Result<(), Code> {
+        self.invoke(
+            command::FILL,
+            number(handle),
+            ParamValue::new(byte.into(), 0, ParamType::ValueInput),
+            ParamNone,
+            ParamNone,
+        )
+        .map(drop)
+    }
+
+    /// What the firewall's work has cost since this was last asked (test builds).
+    pub fn meter(&mut self) -> Result<Costs, Code> {
+        let (counts, firmware, scrubbing, zeroing) =
+            self.invoke(command::METER, answer(), answer(), answer(), answer())?;
+        let ticks = |value: ParamValue| join(value.a(), value.b());
+        Ok(Costs {
+            firmware_calls: counts.a(),
+            scrubs: counts.b(),
+            firmware: ticks(firmware),
+            scrubbing: ticks(scrubbing),
+            zeroing: ticks(zeroing),
+        })
     }
 
     /// Ends every [`Self::hold`] of this session.

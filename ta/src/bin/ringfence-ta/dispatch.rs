@@ -34,7 +34,13 @@ pub fn invoke(
     parameters: &mut ParametersAny,
 ) -> Result<(), Refusal> {
     match command {
-        command::HELLO | command::PROTECT | command::UNPROTECT | command::LIST => {
+        command::HELLO
+        | command::PROTECT
+        | command::UNPROTECT
+        | command::LIST
+        | command::NAME
+        | command::SCRUB
+        | command::ABILITIES => {
             session.client.must_be_kernel()?;
             invoke_kernel(state, session, command, parameters)
         }
@@ -47,7 +53,9 @@ pub fn invoke(
         | command::INJECT
         | command::DERAIL
         | command::HOLD
-        | command::LET_GO => invoke_test(state, session, command, parameters),
+        | command::LET_GO
+        | command::METER
+        | command::FILL => invoke_test(state, session, command, parameters),
         _ => Err(Refusal::UnknownCommand),
     }
 }
@@ -71,6 +79,21 @@ fn invoke_kernel(
         ) => {
             let handle = state.protect(session, number(start), number(size))?;
             set(out, split(handle.raw()));
+            Ok(())
+        }
+        (
+            command::NAME,
+            (Any::ValueInput(start), Any::ValueInput(size), Any::ValueOutput(out), Any::None),
+        ) => {
+            let handle = state.name(session, number(start), number(size))?;
+            set(out, split(handle.raw()));
+            Ok(())
+        }
+        (command::SCRUB, (Any::ValueInput(start), Any::ValueInput(size), Any::None, Any::None)) => {
+            state.scrub(session, number(start), number(size))
+        }
+        (command::ABILITIES, (Any::ValueOutput(out), Any::None, Any::None, Any::None)) => {
+            set(out, state.abilities(session)?);
             Ok(())
         }
         (command::UNPROTECT, (Any::ValueInput(handle), Any::None, Any::None, Any::None)) => {
@@ -172,6 +195,26 @@ fn invoke_test(
             command::HOLD,
             (Any::ValueInput(handle), Any::ValueInput(offset), Any::ValueInput(length), Any::None),
         ) => state.hold(session, number(handle), number(offset), number(length)),
+        (
+            command::METER,
+            (
+                Any::ValueOutput(counts),
+                Any::ValueOutput(firmware),
+                Any::ValueOutput(scrubbing),
+                Any::ValueOutput(zeroing),
+            ),
+        ) => {
+            let costs = state.meter()?;
+            set(counts, (costs.calls, costs.scrubs));
+            set(firmware, split(costs.firmware));
+            set(scrubbing, split(costs.scrubbing));
+            set(zeroing, split(costs.zeroing));
+            Ok(())
+        }
+        (command::FILL, (Any::ValueInput(handle), Any::ValueInput(byte), Any::None, Any::None)) => {
+            let byte = u8::try_from(byte.get_a()).map_err(|_| Refusal::OutOfBounds)?;
+            state.fill(number(handle), byte)
+        }
         (command::LET_GO, (Any::None, Any::None, Any::None, Any::None)) => state.let_go(session),
         _ => Err(Refusal::ParameterTypes),
     }
@@ -188,8 +231,8 @@ unsafe impl Sync for Armed {}
 
 /// What DERAIL has armed, for the time of one use.
 #[cfg(feature = "test-commands")]
-pub fn derailment(
-) -> Result<core::cell::RefMut<'static, ringfence_ta::derail::Derailment>, Refusal> {
+pub fn derailment() -> Result<core::cell::RefMut<'static, ringfence_ta::derail::Derailment>, Refusal>
+{
     static ARMED: Armed = Armed(core::cell::RefCell::new(
         ringfence_ta::derail::Derailment::new(),
     ));

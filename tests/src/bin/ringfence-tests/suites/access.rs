@@ -14,9 +14,7 @@ use ringfence::proto::command::{self, result};
 use ringfence::secure::SecureSession;
 use ringfence_tests::guest::memory::{expect_killed, expect_zero};
 use ringfence_tests::guest::ta::{derail, expect_code, expect_done, Ta, Way};
-use ringfence_tests::guest::{
-    allocation, deadline, debug, expect_errno, heap_info, tee_ioctl,
-};
+use ringfence_tests::guest::{allocation, deadline, debug, expect_errno, heap_info, tee_ioctl};
 use rustix::io::Errno;
 
 use super::fixture::expect_zeros;
@@ -38,10 +36,7 @@ pub const TESTS: &[Test] = &[
         dead_application_lets_go,
     ),
     ("a_session_maps_no_byte_outside", holds_inside_only),
-    (
-        "protected_memory_is_no_input",
-        protected_memory_is_no_input,
-    ),
+    ("protected_memory_is_no_input", protected_memory_is_no_input),
     (
         "a_refused_command_of_the_kernel_changes_nothing",
         refused_commands,
@@ -158,11 +153,7 @@ fn holds_inside_only() -> anyhow::Result<()> {
         (1, u64::MAX),
     ] {
         let what = format!("HOLD of {length:#x} bytes at {offset:#x}");
-        expect_code(
-            ta.hold(raw, offset, length),
-            result::BAD_PARAMETERS,
-            &what,
-        )?;
+        expect_code(ta.hold(raw, offset, length), result::BAD_PARAMETERS, &what)?;
     }
     expect_done(ta.hold(raw, SIZE - 1, 1), "the last byte")?;
     expect_done(ta.let_go(), "LET_GO")

@@ -497,7 +497,7 @@ fn describes_itself() -> anyhow::Result<()> {
     anyhow::ensure!(before.protocol == command::PROTOCOL_VERSION, "{before:?}");
     anyhow::ensure!(before.test_commands, "not a test build: {before:?}");
     anyhow::ensure!(before.granule == 4096, "{before:?}");
-    anyhow::ensure!(before.regions == 2, "{before:?}");
+    anyhow::ensure!(before.regions == 3, "{before:?}");
     anyhow::ensure!(before.ranges == 0 && before.quarantined == 0, "{before:?}");
     let video = region::allocate(VIDEO, PAGE)?;
     let ui = region::allocate(UI, PAGE)?;
