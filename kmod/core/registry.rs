@@ -59,6 +59,8 @@ pub const NAME_SIZE: usize = bindings::RINGFENCE_NAME_SIZE as usize;
 pub const PROTECTED: u32 = bindings::RINGFENCE_PROTECTED;
 /// The buffers are contiguous.
 pub const CONTIGUOUS: u32 = bindings::RINGFENCE_CONTIGUOUS;
+/// All of the heap's region is fenced at once, as long as a buffer lives.
+pub const WHOLE_REGION: u32 = bindings::RINGFENCE_WHOLE_REGION;
 /// The heap can serve allocations now.
 pub const ONLINE: u32 = bindings::RINGFENCE_ONLINE;
 

@@ -23,6 +23,8 @@
 #define RINGFENCE_CONTIGUOUS		0x004
 /* The heap can serve allocations now. */
 #define RINGFENCE_ONLINE		0x100
+/* Of a heap: all of its region is fenced while any buffer lives in it. */
+#define RINGFENCE_WHOLE_REGION		0x200
 
 #define RINGFENCE_USE_CASE_NONE			0
 #define RINGFENCE_USE_CASE_SECURE_VIDEO		1
