@@ -110,7 +110,7 @@ const BARE: Conditions = Conditions {
 pub const GUEST: [GuestBoot; 4] = [
     GuestBoot::of(&["stale"]),
     GuestBoot::of(&["heaps", "protect", "tee", "access", "modules"]),
-    GuestBoot::of(&["dmabuf", "command", "recovery", "inject"]),
+    GuestBoot::of(&["dmabuf", "command", "recovery", "region-mode", "inject"]),
     GuestBoot {
         conditions: NO_TEE,
         ..GuestBoot::of(&["no-tee"])

@@ -128,10 +128,15 @@ pub fn heaps(heaps: &[AnyHeap], json: bool) {
     for heap in heaps {
         let what = match &heap.ringfence {
             Some(info) => format!(
-                "{} of {} free, {}, use case {}{}",
+                "{} of {} free, {}{}, use case {}{}",
                 size(info.free),
                 size(info.size),
                 traits(info.protected, info.cpu_access, info.contiguous),
+                if info.whole_region {
+                    ", fenced as a whole"
+                } else {
+                    ""
+                },
                 info.use_case,
                 if info.online { "" } else { ", offline" },
             ),
@@ -178,7 +183,7 @@ pub fn status(status: &Status, json: bool) {
     );
     for heap in &status.heaps {
         text += &format!(
-            "{:20} {:>10} {:>10} {:>10} {:>10} {:>11} {:>7}  {}{}\n",
+            "{:20} {:>10} {:>10} {:>10} {:>10} {:>11} {:>7}  {}{}{}\n",
             heap.name,
             size(heap.size),
             size(heap.free),
@@ -187,6 +192,11 @@ pub fn status(status: &Status, json: bool) {
             size(heap.quarantined),
             heap.buffers,
             heap.use_case,
+            if heap.whole_region {
+                ", whole region"
+            } else {
+                ""
+            },
             if heap.online { "" } else { " (offline)" },
         );
     }

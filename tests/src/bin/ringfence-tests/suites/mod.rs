@@ -14,6 +14,7 @@ mod no_tee;
 mod protect;
 mod recovery;
 mod region;
+mod region_mode;
 mod stale;
 mod tee;
 
@@ -56,7 +57,7 @@ struct Suite {
 }
 
 /// All suites. One that unloads modules comes after those that need them.
-const SUITES: [Suite; 11] = [
+const SUITES: [Suite; 12] = [
     Suite {
         name: "heaps",
         boot: Boot::Default,
@@ -76,6 +77,11 @@ const SUITES: [Suite; 11] = [
         name: "access",
         boot: Boot::Default,
         tests: access::TESTS,
+    },
+    Suite {
+        name: "region-mode",
+        boot: Boot::Default,
+        tests: region_mode::TESTS,
     },
     Suite {
         name: "dmabuf",
