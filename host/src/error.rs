@@ -8,6 +8,9 @@ use std::path::PathBuf;
 use ringfence_proto::command::result;
 use rustix::io::Errno;
 
+use crate::fallback::{PolicyError, Refused};
+use crate::profile::ProfileError;
+
 /// A failure of the library.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -36,6 +39,25 @@ pub enum Error {
         size: u64,
         /// Why.
         reason: AllocationFailure,
+    },
+    /// No heap of a list gave a buffer.
+    #[error("no heap gives such a buffer of {size} bytes: {}", each(.refused))]
+    NoneServed {
+        /// Bytes asked for.
+        size: u64,
+        /// Why each of them did not, in order.
+        refused: Vec<Refused>,
+    },
+    /// A list of heaps and requirements that makes no sense.
+    #[error("{0}")]
+    Policy(#[from] PolicyError),
+    /// A profile that can't be used.
+    #[error("{path}, {error}")]
+    Profile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        error: ProfileError,
     },
     /// A file descriptor that can't be had from a process.
     #[error("there is no fd {fd} to be had from process {pid}: {source}; it must be open there, and being let to trace that process is needed")]
@@ -105,6 +127,11 @@ fn list(names: &[String]) -> String {
     } else {
         names.join(", ")
     }
+}
+
+fn each(refused: &[Refused]) -> String {
+    let each: Vec<String> = refused.iter().map(ToString::to_string).collect();
+    each.join("; ")
 }
 
 fn open_advice(error: &io::Error) -> &'static str {

@@ -6,6 +6,8 @@
 //! | module | what it gives |
 //! |---|---|
 //! | [`heap`] | the heaps of this system, and allocation |
+//! | [`fallback`] | allocation from the first of several heaps that has room |
+//! | [`profile`] | which heaps those are, in a file of the board's |
 //! | [`buffer`] | an owned dma-buf, and what the driver says of any dma-buf |
 //! | [`content`] | cutting content into decrypt commands (pure) |
 //! | `secure` | the trusted application's client (feature `tee`, aarch64) |
@@ -27,7 +29,9 @@ pub mod buffer;
 pub mod content;
 pub mod control;
 pub mod error;
+pub mod fallback;
 pub mod heap;
+pub mod profile;
 #[cfg(all(feature = "tee", target_arch = "aarch64"))]
 pub mod secure;
 pub mod status;

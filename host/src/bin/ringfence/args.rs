@@ -7,6 +7,9 @@ use std::str::FromStr;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use hex::FromHex;
+use ringfence::error::Error;
+use ringfence::fallback::{Policy, Property};
+use ringfence::profile;
 
 use crate::exit;
 
@@ -28,14 +31,20 @@ pub struct Args {
 pub enum Command {
     /// List the heaps, and what their buffers are like.
     Heaps,
-    /// Allocate a buffer, say what it is, and give it back at the end.
+    /// Allocate buffers, say what they are, and give them back at the end.
     Alloc {
-        /// The heap's name.
-        #[arg(long)]
-        heap: String,
-        /// Bytes; K, M and G are powers of 1024.
+        /// Where they come from.
+        #[command(flatten)]
+        from: From,
+        /// Bytes of each; K, M and G are powers of 1024.
         #[arg(long, value_parser = size)]
         size: u64,
+        /// So many buffers: all of them, or none; shown as a list.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+        count: Option<u16>,
+        /// Show how long each allocation took.
+        #[arg(long)]
+        timings: bool,
         /// Show the secure world's name for the buffer as well; whoever
         /// knows it can have content decrypted into the buffer.
         #[arg(long)]
@@ -76,6 +85,44 @@ pub enum Command {
     },
     /// Show how full the heaps are, and whether the secure world answers.
     Status,
+}
+
+/// Which heaps may serve.
+#[derive(Debug, Clone, ClapArgs)]
+#[group(skip)]
+pub struct From {
+    /// The wanted heap.
+    #[arg(
+        long = "from",
+        visible_alias = "heap",
+        value_name = "HEAP",
+        required_unless_present = "profile"
+    )]
+    wanted: Option<String>,
+    /// A heap to go on with when those before it have no room; may be repeated.
+    #[arg(long, value_name = "HEAP", requires = "wanted")]
+    fallback: Vec<String>,
+    /// The heaps and requirements of /etc/ringfence/PROFILE.toml, or of the file at a path with a
+    /// slash in it.
+    #[arg(long, conflicts_with_all = ["wanted", "require"])]
+    profile: Option<String>,
+    /// What a buffer must be, whichever heap it comes from: contiguous, protected or cpu-access; may
+    /// be repeated.
+    #[arg(long, value_name = "PROPERTY")]
+    require: Vec<Property>,
+}
+
+impl From {
+    /// What the options come to.
+    pub fn policy(&self) -> Result<Policy, Error> {
+        match &self.profile {
+            Some(name) => profile::load(name),
+            None => Ok(Policy::new(
+                self.wanted.iter().chain(&self.fallback).map(String::as_str),
+                self.require.iter().copied(),
+            )?),
+        }
+    }
 }
 
 /// How long a buffer is kept.
@@ -175,6 +222,38 @@ mod tests {
         );
         for wrong in ["", "-1", "x", "/proc/77", "/proc/0/fd/1", "/proc/7/fd/-1"] {
             assert!(name(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn heaps_come_from_options_or_a_profile() {
+        let parse = |more: &[&str]| {
+            let mut words = vec!["ringfence", "alloc", "--size", "1M"];
+            words.extend(more);
+            Args::try_parse_from(words)
+        };
+        let args = parse(&[
+            "--from",
+            "camera",
+            "--fallback",
+            "cma",
+            "--fallback",
+            "system",
+        ]);
+        let Command::Alloc { from, .. } = args.unwrap().command else {
+            panic!("another command");
+        };
+        assert_eq!(from.policy().unwrap().heaps(), ["camera", "cma", "system"]);
+        assert!(parse(&["--heap", "camera"]).is_ok());
+        assert!(parse(&["--profile", "camera"]).is_ok());
+        for wrong in [
+            &[][..],
+            &["--fallback", "system"],
+            &["--from", "camera", "--profile", "camera"],
+            &["--from", "camera", "--require", "fast"],
+            &["--from", "camera", "--count", "0"],
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong:?}");
         }
     }
 

@@ -5,6 +5,7 @@
 use std::process::ExitCode;
 
 use ringfence::error::{AllocationFailure, Error, Refusal};
+use ringfence::fallback::Reason;
 
 /// The codes, as `--help` shows them.
 pub const HELP: &str = "\
@@ -31,13 +32,21 @@ fn number(error: &Error) -> u8 {
         | Error::NoSecureWorld
         | Error::WithoutTee => 3,
         Error::Foreign | Error::NotProtected { .. } | Error::Licence(_) => 5,
-        Error::Allocation { reason, .. } => match reason {
-            AllocationFailure::NoRoom => 4,
-            AllocationFailure::Offline => 3,
-            AllocationFailure::Malformed => 5,
-            AllocationFailure::SecureWorld => 6,
-            AllocationFailure::Other(_) => 1,
-        },
+        Error::Policy(_) | Error::Profile { .. } => 2,
+        Error::Allocation { reason, .. } => of_allocation(reason),
+        // What would help most: room, then a driver; the first heap's trouble otherwise.
+        Error::NoneServed { refused, .. } => {
+            let codes = refused.iter().map(|refused| match &refused.reason {
+                Reason::Failed(reason) => of_allocation(reason),
+                Reason::Lacks(_) | Reason::Unknown(_) => 5,
+            });
+            let codes: Vec<u8> = codes.collect();
+            let first = codes.first().copied().unwrap_or(5);
+            [4, 3]
+                .into_iter()
+                .find(|code| codes.contains(code))
+                .unwrap_or(first)
+        }
         Error::Secure { refusal, .. } => match refusal {
             Refusal::NotFound => 3,
             Refusal::OutOfMemory => 4,
@@ -52,9 +61,47 @@ fn number(error: &Error) -> u8 {
     }
 }
 
+fn of_allocation(reason: &AllocationFailure) -> u8 {
+    match reason {
+        AllocationFailure::NoRoom => 4,
+        AllocationFailure::Offline => 3,
+        AllocationFailure::Malformed => 5,
+        AllocationFailure::SecureWorld => 6,
+        AllocationFailure::Other(_) => 1,
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use ringfence::fallback::{Property, Refused};
+
     use super::*;
+
+    #[test]
+    fn of_several_heaps_the_remedy_that_helps_counts() {
+        let refused = |reasons: Vec<Reason>| {
+            number(&Error::NoneServed {
+                size: 1,
+                refused: reasons
+                    .into_iter()
+                    .map(|reason| Refused {
+                        heap: "h".into(),
+                        reason,
+                    })
+                    .collect(),
+            })
+        };
+        let lacks = || Reason::Lacks(Property::Contiguous);
+        assert_eq!(
+            refused(vec![lacks(), Reason::Failed(AllocationFailure::NoRoom)]),
+            4
+        );
+        assert_eq!(
+            refused(vec![Reason::Failed(AllocationFailure::Offline), lacks()]),
+            3
+        );
+        assert_eq!(refused(vec![lacks()]), 5);
+    }
 
     #[test]
     fn failures_with_different_remedies_have_different_codes() {

@@ -8,17 +8,18 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 use std::process;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ringfence::buffer::Buffer;
 use ringfence::control::Control;
 use ringfence::error::Error;
-use ringfence::heap::{self, Heap};
+use ringfence::fallback::Allocator;
+use ringfence::heap;
 use ringfence::proto::message::{self, Licence};
 use ringfence::status::Status;
 
 use crate::args::{Args, BufferName, Command, Hold};
-use crate::show::{self, AnyHeap, Decrypted, Shown};
+use crate::show::{self, Allocated, AnyHeap, Decrypted, Shown};
 
 /// Carries out a command line.
 pub fn run(args: &Args) -> Result<(), Error> {
@@ -28,13 +29,31 @@ pub fn run(args: &Args) -> Result<(), Error> {
             Ok(())
         }
         Command::Alloc {
-            heap,
+            from,
             size,
+            count,
+            timings,
             show_handle,
             hold: how_long,
         } => {
-            let buffer = Heap::open(heap)?.allocate(*size)?;
-            show::buffer(&describe(&buffer, *show_handle)?, args.json);
+            let allocator = Allocator::new(&from.policy()?)?;
+            let mut buffers = Vec::new();
+            let mut shown = Vec::new();
+            for _ in 0..count.unwrap_or(1) {
+                let start = Instant::now();
+                let allocation = allocator.allocate(*size)?;
+                let took = start.elapsed();
+                shown.push(Allocated {
+                    buffer: describe(&allocation.buffer, *show_handle)?,
+                    refused: allocation.refused,
+                    nanoseconds: timings.then_some(took.as_nanos()),
+                });
+                buffers.push(allocation.buffer);
+            }
+            match (count, shown.as_slice()) {
+                (None, [one]) => show::allocated(one, args.json),
+                _ => show::all_allocated(&shown, args.json),
+            }
             hold(how_long);
             Ok(())
         }
@@ -134,6 +153,7 @@ fn decrypt(
     key_id: [u8; 16],
     counter: [u8; 16],
 ) -> Result<(Buffer, Decrypted), Error> {
+    use ringfence::heap::Heap;
     use ringfence::secure::{Encryption, SecureSession};
 
     let (ciphertext, size) = open(file)?;

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 
 use bytesize::ByteSize;
 use ringfence::buffer::BufferInfo;
+use ringfence::fallback::Refused;
 use ringfence::heap::HeapInfo;
 use ringfence::status::{SecureWorld, Status};
 use serde::Serialize;
@@ -31,6 +32,32 @@ pub struct Shown {
     /// The secure world's name for it, in hexadecimal, if that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     handle: Option<String>,
+}
+
+/// A buffer, and how it was allocated.
+#[derive(Debug, Serialize)]
+pub struct Allocated {
+    /// The buffer.
+    #[serde(flatten)]
+    pub buffer: Shown,
+    /// The heaps that should have served before, and why they did not.
+    pub refused: Vec<Refused>,
+    /// How long it took, if that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nanoseconds: Option<u128>,
+}
+
+impl Allocated {
+    fn text(&self) -> String {
+        let mut text = self.buffer.line();
+        if let Some(nanoseconds) = self.nanoseconds {
+            text += &format!(", in {} microseconds", nanoseconds.div_ceil(1000));
+        }
+        for refused in &self.refused {
+            text += &format!("\n  not from {refused}");
+        }
+        text
+    }
 }
 
 /// The outcome of a decryption.
@@ -150,6 +177,24 @@ pub fn heaps(heaps: &[AnyHeap], json: bool) {
     print(&text);
 }
 
+/// Shows a new buffer.
+pub fn allocated(allocated: &Allocated, json: bool) {
+    if json {
+        print_json(allocated);
+    } else {
+        print(&allocated.text());
+    }
+}
+
+/// Shows several new buffers.
+pub fn all_allocated(all: &[Allocated], json: bool) {
+    if json {
+        return print_json(&all);
+    }
+    let lines: Vec<String> = all.iter().map(Allocated::text).collect();
+    print(&lines.join("\n"));
+}
+
 /// Shows a buffer.
 pub fn buffer(buffer: &Shown, json: bool) {
     if json {
@@ -254,6 +299,30 @@ mod tests {
             "1.0 MiB from protected-video, protected, contiguous, no CPU access, \
              use case secure-video, open at /proc/1/fd/3"
         );
+    }
+
+    #[test]
+    fn a_fallback_is_shown_with_its_reason() {
+        use ringfence::fallback::{Property, Reason};
+
+        let allocated = Allocated {
+            buffer: Shown::new(info(), false),
+            refused: vec![Refused {
+                heap: "system".into(),
+                reason: Reason::Lacks(Property::Protected),
+            }],
+            nanoseconds: Some(1500),
+        };
+        assert_eq!(
+            allocated.text(),
+            "1.0 MiB from protected-video, protected, contiguous, no CPU access, \
+             use case secure-video, in 2 microseconds\n  \
+             not from system: its buffers are not protected"
+        );
+        let json = serde_json::to_value(&allocated).unwrap();
+        assert_eq!(json["heap"], "protected-video");
+        assert_eq!(json["refused"][0]["heap"], "system");
+        assert_eq!(json["nanoseconds"], 1500);
     }
 
     #[test]
