@@ -184,7 +184,7 @@ unsafe impl Firewall for ModelFirewall {
         }
         let (use_case, kind) = match start {
             ..UI => (UseCase::SecureVideo, RangeKind::Range),
-            ..WHOLE => (UseCase::TrustedUi, RangeKind::Range),
+            UI..WHOLE => (UseCase::TrustedUi, RangeKind::Range),
             _ => (UseCase::SecureVideo, RangeKind::Region),
         };
         model.ledger.push(LedgerRecord {
