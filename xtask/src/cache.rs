@@ -16,7 +16,7 @@
 use std::fs::{self, File};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{anyhow, Context, Result};
 use rustix::fs::{flock, FlockOperation};
@@ -26,6 +26,9 @@ pub const STAMP: &str = ".complete";
 
 /// Outputs of a step that are kept, latest used first, when a new one has been made.
 const KEPT_OUTPUTS: usize = 4;
+
+/// An output that was used so lately is kept as well: another checkout may be building with it.
+const IN_USE: Duration = Duration::from_secs(30 * 60);
 
 /// The cache directory.
 #[derive(Debug, Clone)]
@@ -154,7 +157,10 @@ impl Cache {
     pub fn prune(&self, name: &str) -> Result<()> {
         let mut outputs = self.outputs(name);
         let surplus = outputs.len().saturating_sub(KEPT_OUTPUTS);
-        for (_, path) in outputs.drain(..surplus) {
+        outputs.truncate(surplus);
+        // A time in the future is one of now, by a clock that was set back.
+        outputs.retain(|(used, _)| used.elapsed().is_ok_and(|age| age > IN_USE));
+        for (_, path) in outputs {
             fs::remove_dir_all(&path).with_context(|| format!("prune {}", path.display()))?;
         }
         Ok(())
@@ -191,4 +197,38 @@ pub fn mark_complete(dir: &Path) -> Result<()> {
     let stamp = File::create(dir.join(STAMP))?;
     stamp.sync_all()?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_pruned_is_neither_new_nor_in_use() {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        let cache = Cache::at(root.path()).expect("a temporary cache");
+        let now = SystemTime::now();
+        for number in 0..=KEPT_OUTPUTS + 1 {
+            let output = cache.out("step", &number.to_string());
+            fs::create_dir_all(&output).expect("a writable cache");
+            mark_complete(&output).expect("a writable cache");
+            // The first was used long ago, and so were all but the last.
+            let age = if number <= 1 { IN_USE * 2 } else { IN_USE / 2 };
+            File::options()
+                .append(true)
+                .open(output.join(STAMP))
+                .and_then(|stamp| stamp.set_modified(now - age))
+                .expect("a writable stamp");
+        }
+        let left = |number: usize| cache.out("step", &number.to_string()).exists();
+        cache.prune("step").expect("a writable cache");
+        assert!(!left(0) && !left(1));
+        assert!((2..=KEPT_OUTPUTS + 1).all(left));
+
+        let surplus = cache.out("step", "one more");
+        fs::create_dir_all(&surplus).expect("a writable cache");
+        mark_complete(&surplus).expect("a writable cache");
+        cache.prune("step").expect("a writable cache");
+        assert!(left(2), "it was used a moment ago");
+    }
 }
