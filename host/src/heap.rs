@@ -53,6 +53,9 @@ pub struct HeapInfo {
     pub online: bool,
     /// Whether its buffers are fenced off from the normal world.
     pub protected: bool,
+    /// Whether its whole region is fenced off while any buffer lives, instead of
+    /// each buffer on its own.
+    pub whole_region: bool,
     /// Whether its buffers may be mapped and accessed by the CPU.
     pub cpu_access: bool,
     /// Whether its buffers are physically contiguous.
@@ -112,6 +115,7 @@ impl From<&uapi::HeapInfo> for HeapInfo {
             name: uapi::name(&raw.name),
             online: raw.flags & uapi::ONLINE != 0,
             protected: raw.flags & uapi::PROTECTED != 0,
+            whole_region: raw.flags & uapi::WHOLE_REGION != 0,
             cpu_access: raw.flags & uapi::CPU_ACCESS != 0,
             contiguous: raw.flags & uapi::CONTIGUOUS != 0,
             use_case: UseCase(raw.use_case),
@@ -217,7 +221,7 @@ mod tests {
     #[test]
     fn a_raw_heap_is_read_field_by_field() {
         let mut raw = uapi::HeapInfo::ask(0);
-        raw.flags = uapi::PROTECTED | uapi::CONTIGUOUS | uapi::ONLINE;
+        raw.flags = uapi::PROTECTED | uapi::CONTIGUOUS | uapi::ONLINE | uapi::WHOLE_REGION;
         raw.size = 100;
         raw.free = 60;
         raw.largest_free = 50;
@@ -238,6 +242,7 @@ mod tests {
                 name: "abc".into(),
                 online: true,
                 protected: true,
+                whole_region: true,
                 cpu_access: false,
                 contiguous: true,
                 use_case: UseCase(1),

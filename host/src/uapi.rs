@@ -27,6 +27,8 @@ pub const CPU_ACCESS: u32 = 2;
 pub const CONTIGUOUS: u32 = 4;
 /// Flag, heaps only: there is a backend, so that allocations can succeed.
 pub const ONLINE: u32 = 0x100;
+/// All of a heap's region is fenced while any buffer lives in it.
+pub const WHOLE_REGION: u32 = 0x200;
 
 /// Flag, allocation only: take the upper end of the memory that fits.
 pub const ALLOC_TOP_DOWN: u32 = 0x10000;
@@ -65,7 +67,7 @@ pub struct BufferInfo {
 pub struct HeapInfo {
     /// In: which heap, from 0.
     pub index: u32,
-    /// Out: as for buffers, and [`ONLINE`].
+    /// Out: as for buffers, [`ONLINE`] and [`WHOLE_REGION`].
     pub flags: u32,
     /// Out: bytes in the region.
     pub size: u64,

@@ -61,7 +61,8 @@ pub use self::backend::{
     CONTIGUOUS,
     CPU_ACCESS,
     ONLINE,
-    PROTECTED, //
+    PROTECTED,
+    WHOLE_REGION, //
 };
 pub(crate) use self::{
     backend::PROPERTIES,

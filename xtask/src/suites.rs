@@ -116,8 +116,8 @@ const BARE: Conditions = Conditions {
 /// modules comes last of its boot.
 pub const GUEST: &[GuestBoot] = &[
     GuestBoot::of(&["stale"]),
-    GuestBoot::of(&["heaps", "protect", "tee", "modules"]),
-    GuestBoot::of(&["dmabuf", "command", "recovery", "inject"]),
+    GuestBoot::of(&["heaps", "protect", "tee", "access", "modules"]),
+    GuestBoot::of(&["dmabuf", "command", "recovery", "region-mode", "inject"]),
     GuestBoot::of(&[
         "allocate",
         "accounting",

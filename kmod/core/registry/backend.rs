@@ -20,6 +20,8 @@ pub const PROTECTED: u32 = bindings::RINGFENCE_PROTECTED;
 pub const CPU_ACCESS: u32 = bindings::RINGFENCE_CPU_ACCESS;
 /// The buffers are contiguous.
 pub const CONTIGUOUS: u32 = bindings::RINGFENCE_CONTIGUOUS;
+/// All of the heap's region is fenced at once, as long as a buffer lives.
+pub const WHOLE_REGION: u32 = bindings::RINGFENCE_WHOLE_REGION;
 /// The heap can serve allocations now.
 pub const ONLINE: u32 = bindings::RINGFENCE_ONLINE;
 

@@ -26,6 +26,8 @@
 #define RINGFENCE_CONTIGUOUS		0x004
 /* The heap can serve allocations now. */
 #define RINGFENCE_ONLINE		0x100
+/* Of a heap: all of its region is fenced while any buffer lives in it. */
+#define RINGFENCE_WHOLE_REGION		0x200
 
 /* Take the upper end of the memory that fits. */
 #define RINGFENCE_ALLOC_TOP_DOWN	0x10000

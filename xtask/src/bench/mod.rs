@@ -61,10 +61,13 @@ pub fn run(cache: &Cache, options: Options<'_>) -> Result<End> {
     };
     print!("{}", table::render(&report));
     let mut within_bounds = true;
-    for bound in &BOUNDS {
-        let judged = bound.judge(&report.heaps);
+    let judged = BOUNDS
+        .iter()
+        .map(|bound| (bound.name, bound.judge(&report.heaps)))
+        .chain(bounds::protection(&report.heaps));
+    for (name, judged) in judged {
         within_bounds &= judged.is_ok();
-        println!("{}: {}", bound.name, bounds::show(&judged));
+        println!("{name}: {}", bounds::show(&judged));
     }
     if let Some(path) = options.json {
         report.save(path)?;
@@ -89,5 +92,6 @@ pub fn gate(cache: &Cache, stack: &Stack) -> Result<Result<Vec<Judgement>, Outco
         .iter()
         .filter(|bound| bound.is_about(&guest::OURS))
         .map(|bound| (bound.name, bound.judge(&heaps)))
+        .chain(bounds::protection(&heaps))
         .collect()))
 }

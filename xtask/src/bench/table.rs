@@ -4,17 +4,21 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use ringfence_tests::bench::{HeapFigures, SizeFigures, Spread};
+use ringfence_tests::bench::{HeapFigures, ProtectionFigures, SizeFigures, Spread, Work};
 
 use super::allocator::{Allocators, Calls, Workload};
 use super::report::Report;
 
 /// What the heaps are called in tables.
-const NAMES: [(&str, &str); 5] = [
+const NAMES: [(&str, &str); 6] = [
     ("floor", "floor: the same path, no memory"),
     ("bench", "**Ringfence carveout**"),
     ("default_cma_region", "upstream CMA heap"),
     ("system", "upstream system heap"),
+    (
+        "protected-record",
+        "**Ringfence protected carveout**, fenced as a whole",
+    ),
     ("protected-video", "**Ringfence protected carveout**"),
 ];
 
@@ -49,6 +53,7 @@ pub fn render(report: &Report) -> String {
         heaps(&mut text, report, title, call);
         text.push('\n');
     }
+    protection(&mut text, &report.heaps.protection);
     writeln!(
         text,
         "Instructions of the dearest call of the allocator alone, over all workloads: callgrind on \
@@ -61,6 +66,60 @@ pub fn render(report: &Report) -> String {
     allocators(&mut text, &report.allocators);
     text.push('\n');
     text
+}
+
+/// What one row of the table of protection shows.
+type Share = fn(&Work) -> u64;
+
+/// One row a share of the work, one column a size, medians of both calls together.
+fn protection(text: &mut String, sizes: &[ProtectionFigures]) {
+    if sizes.is_empty() {
+        return;
+    }
+    let heads = sizes
+        .iter()
+        .map(|figures| show_size(figures.size))
+        .collect();
+    row(text, "ALLOC and `close`, each buffer fenced", heads);
+    row(
+        text,
+        "---",
+        sizes.iter().map(|_| "---:".to_owned()).collect(),
+    );
+    let shares: [(&str, Share); 5] = [
+        ("instructions", |work| work.instructions),
+        ("of these in EL3", |work| work.firmware),
+        ("of these for scrubbing", |work| work.scrubbing),
+        ("of these in the bare zeroing loop", |work| work.zeroing),
+        ("calls of EL3", |work| work.firmware_calls),
+    ];
+    for (name, share) in shares {
+        let cells = sizes
+            .iter()
+            .map(|figures| grouped(share(&figures.alloc) + share(&figures.close)))
+            .collect();
+        row(text, name, cells);
+    }
+    let per_mib = |share: Share| -> Vec<String> {
+        sizes
+            .iter()
+            .map(|figures| {
+                let both = share(&figures.alloc) + share(&figures.close);
+                grouped(both * (1 << 20) / figures.size)
+            })
+            .collect()
+    };
+    row(
+        text,
+        "instructions for each MiB",
+        per_mib(|work| work.instructions),
+    );
+    row(
+        text,
+        "scrubbing for each MiB",
+        per_mib(|work| work.scrubbing),
+    );
+    text.push('\n');
 }
 
 /// One row a region, two columns an allocator, maxima.

@@ -29,11 +29,16 @@ impl AnyHeap {
             return format!("{:24} another driver's\n", self.name);
         };
         let mut text = format!(
-            "{:24} {} of {} free, {}, use case {}{}\n",
+            "{:24} {} of {} free, {}{}, use case {}{}\n",
             self.name,
             size(info.free),
             size(info.size),
             traits(info.protected, info.cpu_access, info.contiguous),
+            if info.whole_region {
+                ", fenced as a whole"
+            } else {
+                ""
+            },
             info.use_case,
             if info.online { "" } else { ", offline" },
         );
@@ -255,7 +260,7 @@ pub fn status(status: &Status, json: bool) {
     );
     for heap in &status.heaps {
         text += &format!(
-            "{:20} {:>10} {:>10} {:>10} {:>10} {:>11} {:>7}  {}{}\n",
+            "{:20} {:>10} {:>10} {:>10} {:>10} {:>11} {:>7}  {}{}{}\n",
             heap.name,
             size(heap.size),
             size(heap.free),
@@ -264,6 +269,11 @@ pub fn status(status: &Status, json: bool) {
             size(heap.quarantined),
             heap.buffers,
             heap.use_case,
+            if heap.whole_region {
+                ", whole region"
+            } else {
+                ""
+            },
             if heap.online { "" } else { " (offline)" },
         );
     }

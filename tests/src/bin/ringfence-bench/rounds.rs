@@ -8,6 +8,8 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
+use ringfence::buffer::Buffer;
+use ringfence::control::Control;
 use ringfence_tests::bench::{Counter, HeapFigures, SizeFigures, Spread};
 use ringfence_tests::guest::{allocation, debug};
 use rustix::io::Errno;
@@ -39,6 +41,7 @@ const RESTS: u32 = 12_000;
 /// Measures one heap up to the size `largest`.
 pub fn measure(counter: &Counter, heap: &str, largest: u64) -> anyhow::Result<HeapFigures> {
     let file = allocation::open(heap)?;
+    let _keeper = keep_fenced(heap, &file)?;
     rest(heap)?;
     let sizes = SIZES
         .iter()
@@ -52,6 +55,19 @@ pub fn measure(counter: &Counter, heap: &str, largest: u64) -> anyhow::Result<He
         heap: heap.to_owned(),
         sizes,
     })
+}
+
+/// In a heap whose region is fenced as a whole, a buffer that keeps it so: what is
+/// measured is allocation from a fenced region.
+fn keep_fenced(heap: &str, file: &File) -> anyhow::Result<Option<Buffer>> {
+    let info = Control::open()?
+        .heaps()?
+        .into_iter()
+        .find(|info| info.name == heap);
+    match info {
+        Some(info) if info.whole_region => Ok(Some(allocation::allocate_size(file, 4 * KIB)?)),
+        _ => Ok(None),
+    }
 }
 
 fn measure_size(

@@ -22,7 +22,7 @@ use rustix::fs::{fcntl_getfl, OFlags};
 use rustix::io::{fcntl_getfd, Errno, FdFlags};
 use rustix::mm::{MapFlags, ProtFlags};
 
-use super::region::{CAMERA, DECLARED, VIDEO};
+use super::region::{CAMERA, DECLARED, VIDEO, WHOLE};
 use super::Test;
 
 pub const TESTS: &[Test] = &[
@@ -68,8 +68,10 @@ pub const TESTS: &[Test] = &[
 const PAGE: u64 = 4096;
 
 fn every_declared_heap_is_there() -> anyhow::Result<()> {
-    for declared in &DECLARED {
+    for declared in DECLARED.iter().chain([&WHOLE]) {
         let info = heap_info(declared.name)?;
+        let is_whole = declared.name == WHOLE.name;
+        anyhow::ensure!(info.whole_region == is_whole, "{info:?}");
         anyhow::ensure!(info.online, "{} is offline", declared.name);
         anyhow::ensure!(info.size == declared.size, "{info:?}");
         anyhow::ensure!(info.use_case.0 == declared.use_case, "{info:?}");

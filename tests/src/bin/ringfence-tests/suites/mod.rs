@@ -3,6 +3,7 @@
 //! The suites, and what holds for every test: it leaves the heaps as full and
 //! this process with as many open files as they were.
 
+mod access;
 mod accounting;
 mod allocate;
 mod charged;
@@ -21,6 +22,7 @@ mod parity;
 mod protect;
 mod recovery;
 mod region;
+mod region_mode;
 mod stale;
 mod system;
 mod tee;
@@ -101,7 +103,7 @@ impl Suite {
 const ALLOCATE_FOR_EVER: &str = "--allocate-for-ever";
 
 /// All suites. One that unloads modules comes after those that need them.
-const SUITES: [Suite; 19] = [
+const SUITES: [Suite; 21] = [
     Suite {
         name: "heaps",
         boot: Boot::Default,
@@ -151,6 +153,16 @@ const SUITES: [Suite; 19] = [
         name: "tee",
         boot: Boot::Default,
         tests: Tests::Fixed(tee::TESTS),
+    },
+    Suite {
+        name: "access",
+        boot: Boot::Default,
+        tests: Tests::Fixed(access::TESTS),
+    },
+    Suite {
+        name: "region-mode",
+        boot: Boot::Default,
+        tests: Tests::Fixed(region_mode::TESTS),
     },
     Suite {
         name: "dmabuf",
