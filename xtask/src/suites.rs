@@ -98,6 +98,13 @@ const NO_TEE: Conditions = Conditions {
     upstream: false,
 };
 
+/// The kernel's own heaps beside ours, which have other names then.
+const UPSTREAM: Conditions = Conditions {
+    optee: false,
+    heaps: true,
+    upstream: true,
+};
+
 /// Neither.
 const BARE: Conditions = Conditions {
     optee: false,
@@ -107,10 +114,22 @@ const BARE: Conditions = Conditions {
 
 /// The guest's boots, those that take longest first: several run side by side. A suite that unloads
 /// modules comes last of its boot.
-pub const GUEST: [GuestBoot; 5] = [
+pub const GUEST: [GuestBoot; 7] = [
     GuestBoot::of(&["stale"]),
     GuestBoot::of(&["heaps", "protect", "tee", "modules"]),
-    GuestBoot::of(&["dmabuf", "command", "recovery", "inject"]),
+    GuestBoot::of(&["dmabuf", "command", "recovery", "inject", "system"]),
+    GuestBoot::of(&[
+        "allocate",
+        "accounting",
+        "cma",
+        "clients",
+        "kselftest",
+        "cycles",
+    ]),
+    GuestBoot {
+        conditions: UPSTREAM,
+        ..GuestBoot::of(&["parity"])
+    },
     GuestBoot {
         bootargs: "dma_heap.mem_accounting=1",
         ..GuestBoot::of(&["charged"])

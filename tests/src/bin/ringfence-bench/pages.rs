@@ -26,7 +26,7 @@ struct Subject {
     module: Option<(&'static str, &'static [&'static str])>,
 }
 
-const SUBJECTS: [Subject; 3] = [
+const SUBJECTS: [Subject; 5] = [
     Subject {
         name: "upstream system heap",
         heap: "system",
@@ -41,6 +41,16 @@ const SUBJECTS: [Subject; 3] = [
         name: "Ringfence system",
         heap: "ringfence-system",
         module: Some(("ringfence_system", &["prefix=1"])),
+    },
+    Subject {
+        name: "upstream CMA heap",
+        heap: "default_cma_region",
+        module: None,
+    },
+    Subject {
+        name: "Ringfence CMA",
+        heap: "ringfence-default_cma_region",
+        module: Some(("ringfence_cma", &["prefix=1"])),
     },
 ];
 

@@ -64,9 +64,7 @@ fn totals_and_marks() -> anyhow::Result<()> {
         let (info, history) = figures(&heap)?;
         anyhow::ensure!(info.used == 0 && info.buffers == 0, "{heap}: {info:?}");
         // Higher than it ever was, unless there is no more memory.
-        let mark = (history.high_water + PAGE)
-            .min(info.size & !(PAGE - 1))
-            .min(8 << 20);
+        let mark = (history.high_water + PAGE).clamp(2 * PAGE, 8 << 20);
         let buffers = [allocate(&heap, mark - PAGE)?, allocate(&heap, 1)?];
         let (during, then) = figures(&heap)?;
         anyhow::ensure!(during.used == mark, "{heap}: {during:?}, not {mark}");

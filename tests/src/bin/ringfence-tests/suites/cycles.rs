@@ -6,6 +6,7 @@
 
 use std::env;
 use std::fs;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use anyhow::Context;
 use ringfence::control::Control;
 use ringfence_tests::guest::mapping::Mapping;
 use ringfence_tests::guest::module::{self, CARVEOUT, CMA, SYSTEM};
-use ringfence_tests::guest::{allocation, deadline, dma_buf, expect_errno, heap_info};
+use ringfence_tests::guest::{allocation, dma_buf, expect_errno, heap_info};
 use rustix::io::Errno;
 
 use super::cma::{DEFAULT, REGION};
@@ -29,6 +30,13 @@ pub const TESTS: &[Test] = &[(
 
 /// Cycles, if nothing else is said.
 const CYCLES: u64 = 10;
+
+/// Buffers that a thread allocates one after the other, and how long it pauses then.
+const BURST: usize = 4;
+const GAP: Duration = Duration::from_millis(4);
+
+/// Between two tries to unload a module.
+const RETRY: Duration = Duration::from_millis(1);
 
 const MODULES: [&str; 3] = [SYSTEM, CMA, CARVEOUT];
 const HEAPS: [&str; 5] = ["system", DEFAULT, REGION, CAMERA, VIDEO];
@@ -57,33 +65,36 @@ fn traffic(heap: &str, stop: &AtomicBool) -> anyhow::Result<u64> {
             Err(Errno::NODEV) => thread::sleep(Duration::from_millis(1)),
             Err(errno) => anyhow::bail!("{heap}: {errno}"),
         }
-        if kept.len() > 2 {
-            // Sometimes there is a moment without any buffer.
+        if kept.len() == BURST {
+            // A moment without any buffer, in which the module can go.
             kept.clear();
+            thread::sleep(GAP);
         }
     }
     Ok(served)
 }
 
-fn cycle(number: u64) -> anyhow::Result<()> {
+fn cycle(number: u64, files: &[PathBuf]) -> anyhow::Result<()> {
     // Not always in the same order.
     let first = number as usize % MODULES.len();
-    let order = (0..MODULES.len()).map(|index| MODULES[(first + index) % MODULES.len()]);
-    for module in order.clone() {
+    let order = (0..MODULES.len()).map(|index| (first + index) % MODULES.len());
+    for module in order.clone().map(|index| MODULES[index]) {
         // Refused while a buffer lives, which is most of the time.
-        deadline::until(Duration::from_secs(60), module, || {
+        let end = Instant::now() + Duration::from_secs(60);
+        loop {
             match module::unload(module) {
-                Ok(()) => Ok(Some(())),
-                Err(Errno::AGAIN) => {
-                    thread::yield_now();
-                    Ok(None)
-                }
+                Ok(()) => break,
+                Err(Errno::AGAIN) if Instant::now() < end => thread::sleep(RETRY),
                 Err(errno) => anyhow::bail!("rmmod {module}: {errno}"),
             }
-        })?;
+        }
     }
-    for module in order {
-        module::load(module)?;
+    for index in order {
+        module::insert(&files[index])?;
+    }
+    // The others are there at once.
+    if heap_info(VIDEO)?.online {
+        return Ok(());
     }
     all_online()
 }
@@ -94,6 +105,10 @@ fn come_and_go_under_traffic() -> anyhow::Result<()> {
         Err(_) => CYCLES,
     };
     let before = Control::open()?.heaps()?.len();
+    let files: Vec<PathBuf> = MODULES
+        .into_iter()
+        .map(module::file)
+        .collect::<anyhow::Result<_>>()?;
     let begun = Instant::now();
     let stop = AtomicBool::new(false);
     let (served, done) = (AtomicU64::new(0), AtomicU64::new(0));
@@ -114,7 +129,7 @@ fn come_and_go_under_traffic() -> anyhow::Result<()> {
                 workers.iter().all(|worker| !worker.is_finished()),
                 "the traffic has ended"
             );
-            cycle(number).with_context(|| format!("cycle {number}"))?;
+            cycle(number, &files).with_context(|| format!("cycle {number}"))?;
             done.fetch_add(1, Ordering::Relaxed);
             anyhow::Ok(())
         });

@@ -69,6 +69,7 @@ fn calls(buffer: &Buffer, notes: &mut Notes) {
     notes.call("a hole", fallocate(buffer, hole, 0, 4096));
     notes.call("fsync", fsync(buffer));
     notes.call("flock", flock(buffer, FlockOperation::LockExclusive));
+    notes.call("flock, undone", flock(buffer, FlockOperation::Unlock));
     notes.call("seals", fcntl_add_seals(buffer, SealFlags::WRITE));
     notes.call("fcntl: not blocking", fcntl_setfl(buffer, OFlags::NONBLOCK));
     notes.call("fcntl: direct", fcntl_setfl(buffer, OFlags::DIRECT));

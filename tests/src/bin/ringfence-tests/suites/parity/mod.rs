@@ -152,6 +152,7 @@ fn compare(look: fn(&Subject, &mut Notes) -> anyhow::Result<()>) -> anyhow::Resu
             .collect::<Vec<_>>()
             .join("\n")
     );
+    println!("{seen} outcomes compared");
     Ok(())
 }
 
