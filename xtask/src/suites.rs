@@ -114,10 +114,10 @@ const BARE: Conditions = Conditions {
 
 /// The guest's boots, those that take longest first: several run side by side. A suite that unloads
 /// modules comes last of its boot.
-pub const GUEST: [GuestBoot; 6] = [
+pub const GUEST: [GuestBoot; 7] = [
     GuestBoot::of(&["stale"]),
     GuestBoot::of(&["heaps", "protect", "tee", "modules"]),
-    GuestBoot::of(&["dmabuf", "command", "recovery", "inject"]),
+    GuestBoot::of(&["dmabuf", "command", "recovery", "inject", "system"]),
     GuestBoot::of(&[
         "allocate",
         "accounting",
@@ -129,6 +129,10 @@ pub const GUEST: [GuestBoot; 6] = [
     GuestBoot {
         conditions: UPSTREAM,
         ..GuestBoot::of(&["parity"])
+    },
+    GuestBoot {
+        bootargs: "dma_heap.mem_accounting=1",
+        ..GuestBoot::of(&["charged"])
     },
     GuestBoot {
         conditions: NO_TEE,

@@ -158,6 +158,7 @@ mod tests {
                 heap: "bench".to_owned(),
                 sizes: vec![entry(4 * KIB, small), entry(256 * MIB, large)],
             }],
+            pages: Vec::new(),
         }
     }
 

@@ -16,7 +16,8 @@ use crate::vm::{self, Boot, Outcome, Sink, Stream, Task, Verdict};
 const TIMEOUT: Duration = Duration::from_secs(900);
 
 /// Every heap, as `ringfence-bench` wants them: the protected one up to its size.
-pub const ALL: [&str; 5] = [
+pub const ALL: [&str; 6] = [
+    "pages",
     "floor",
     "bench",
     "default_cma_region",
@@ -25,7 +26,7 @@ pub const ALL: [&str; 5] = [
 ];
 
 /// The heaps that have bounds.
-pub const OURS: [&str; 2] = ["floor", "bench"];
+pub const OURS: [&str; 3] = ["pages", "floor", "bench"];
 
 /// Words for the kernel's command line: a CMA region in which the largest size fits, and no
 /// instruction that clears memory of any length and yet counts as one.

@@ -323,17 +323,17 @@ fn memory_runs_out() -> anyhow::Result<()> {
 }
 
 /// What a killed process was doing: allocating, with what this test passes on.
-pub fn allocate_for_ever(heap: &str) -> anyhow::Result<()> {
-    let device = allocation::open(heap)?;
+pub fn allocate_for_ever(heap: &str, size: &str) -> anyhow::Result<()> {
+    let (device, size) = (allocation::open(heap)?, size.parse()?);
     loop {
-        drop(allocation::allocate_size(&device, AREA / 2)?);
+        drop(allocation::allocate_size(&device, size)?);
     }
 }
 
 fn killed_allocation() -> anyhow::Result<()> {
     for round in 0..8 {
         let mut child = Command::new("/proc/self/exe")
-            .args([super::ALLOCATE_FOR_EVER, REGION])
+            .args([super::ALLOCATE_FOR_EVER, REGION, &(AREA / 2).to_string()])
             .stdin(Stdio::null())
             .spawn()?;
         let begun = heap_info(REGION)?;

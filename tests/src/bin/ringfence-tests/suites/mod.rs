@@ -5,6 +5,7 @@
 
 mod accounting;
 mod allocate;
+mod charged;
 mod clients;
 mod cma;
 mod command;
@@ -21,6 +22,7 @@ mod protect;
 mod recovery;
 mod region;
 mod stale;
+mod system;
 mod tee;
 
 use std::env;
@@ -43,6 +45,8 @@ enum Boot {
     NoTee,
     /// With the kernel's own heaps as well, and ours by other names.
     Upstream,
+    /// With memory of heaps charged to control groups.
+    Charged,
 }
 
 impl Boot {
@@ -51,6 +55,7 @@ impl Boot {
             Self::Default => "default",
             Self::NoTee => "no-tee",
             Self::Upstream => "upstream",
+            Self::Charged => "charged",
         }
     }
 }
@@ -90,12 +95,13 @@ impl Suite {
     }
 }
 
-/// First argument that makes the program a process which allocates from the heap
-/// that the second one names, until it is killed.
+/// First argument that makes the program a process which allocates, from the heap
+/// that the second one names, as many bytes as the third one says, until it is
+/// killed.
 const ALLOCATE_FOR_EVER: &str = "--allocate-for-ever";
 
 /// All suites. One that unloads modules comes after those that need them.
-const SUITES: [Suite; 17] = [
+const SUITES: [Suite; 19] = [
     Suite {
         name: "heaps",
         boot: Boot::Default,
@@ -110,6 +116,16 @@ const SUITES: [Suite; 17] = [
         name: "accounting",
         boot: Boot::Default,
         tests: Tests::Fixed(accounting::TESTS),
+    },
+    Suite {
+        name: "system",
+        boot: Boot::Default,
+        tests: Tests::Fixed(system::TESTS),
+    },
+    Suite {
+        name: "charged",
+        boot: Boot::Charged,
+        tests: Tests::Fixed(charged::TESTS),
     },
     Suite {
         name: "cma",
@@ -191,12 +207,11 @@ pub fn main() -> ExitCode {
     if let Some(verdict) = memory::child(arguments.get(1..).unwrap_or_default()) {
         return verdict;
     }
-    if let Some([ALLOCATE_FOR_EVER, heap]) = arguments
-        .get(1..3)
-        .map(|words| [words[0].as_str(), words[1].as_str()])
+    if let [_, ALLOCATE_FOR_EVER, heap, size] =
+        arguments.iter().map(String::as_str).collect::<Vec<_>>()[..]
     {
         // It is killed, or has failed.
-        let _ = cma::allocate_for_ever(heap);
+        let _ = cma::allocate_for_ever(heap, size);
         return ExitCode::FAILURE;
     }
     match arguments.get(1).map(String::as_str) {
