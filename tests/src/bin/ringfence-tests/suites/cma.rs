@@ -2,10 +2,8 @@
 
 //! Heaps on areas of the contiguous memory allocator.
 
-use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
+use std::fs;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -13,6 +11,7 @@ use anyhow::Context;
 use ringfence::buffer::{Access, Buffer, Phase};
 use ringfence::control::Control;
 use ringfence::request::Request;
+use ringfence_tests::guest::fault::AnyAllocation;
 use ringfence_tests::guest::importer::{Direction, Importer};
 use ringfence_tests::guest::mapping::Mapping;
 use ringfence_tests::guest::module::{self, CMA};
@@ -246,46 +245,8 @@ fn failures_leave_no_trace() -> anyhow::Result<()> {
     expect_whole(REGION, "no free fd")
 }
 
-/// Allocations of kernel memory that fail, in this thread.
-struct FailNth(File);
-
-impl FailNth {
-    const FILE: &str = "/proc/thread-self/fail-nth";
-
-    /// `None` on the plain kernel, which can't do this.
-    fn open() -> anyhow::Result<Option<Self>> {
-        if !Path::new(Self::FILE).exists() {
-            return Ok(None);
-        }
-        for (file, text) in [
-            ("failslab/ignore-gfp-wait", "N"),
-            ("failslab/verbose", "0"),
-            ("fail_page_alloc/ignore-gfp-wait", "N"),
-            ("fail_page_alloc/min-order", "0"),
-            ("fail_page_alloc/verbose", "0"),
-        ] {
-            let path = Path::new("/sys/kernel/debug").join(file);
-            fs::write(&path, text).with_context(|| path.display().to_string())?;
-        }
-        let file = File::options().read(true).write(true).open(Self::FILE);
-        Ok(Some(Self(file.context(Self::FILE)?)))
-    }
-
-    /// Makes the nth allocation fail; answers whether it came to that.
-    fn during(&self, nth: u32, work: impl FnOnce()) -> anyhow::Result<bool> {
-        self.0.write_all_at(nth.to_string().as_bytes(), 0)?;
-        work();
-        // Through a file that is open, none of this needs memory.
-        let mut left = [0; 16];
-        let length = self.0.read_at(&mut left, 0);
-        self.0.write_all_at(b"0", 0)?;
-        let left = std::str::from_utf8(&left[..length?])?;
-        Ok(left.trim() == "0")
-    }
-}
-
 fn memory_runs_out() -> anyhow::Result<()> {
-    let Some(failing) = FailNth::open()? else {
+    let Some(failing) = AnyAllocation::new()? else {
         // What the plain kernel has instead is in `failures_leave_no_trace`.
         return Ok(());
     };
@@ -295,7 +256,7 @@ fn memory_runs_out() -> anyhow::Result<()> {
     let mut reached = 0;
     for nth in 1.. {
         let mut outcomes = Vec::with_capacity(8);
-        let failed = failing.during(nth, || {
+        let ((), failed) = failing.with_nth(nth, || {
             // Both ways, with what a client does with the buffer.
             for way in 0..2 {
                 let buffer = match way {
