@@ -5,6 +5,7 @@
 //! `RINGFENCE_CYCLES` says how often.
 
 use std::env;
+use std::ffi::CStr;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,7 +16,7 @@ use anyhow::Context;
 use ringfence::control::Control;
 use ringfence_tests::guest::mapping::Mapping;
 use ringfence_tests::guest::module::{self, CARVEOUT, CMA, SYSTEM};
-use ringfence_tests::guest::{allocation, dma_buf, expect_errno, heap_info};
+use ringfence_tests::guest::{allocation, deadline, debug, dma_buf, expect_errno, heap_info};
 use rustix::io::Errno;
 
 use super::cma::{DEFAULT, REGION};
@@ -39,6 +40,9 @@ const GAP: Duration = Duration::from_millis(4);
 const RETRY: Duration = Duration::from_millis(1);
 
 const MODULES: [&str; 3] = [SYSTEM, CMA, CARVEOUT];
+/// Whole regions would be zeroed again and again, and that is not what this is about.
+const PARAMETERS: [&CStr; 3] = [c"", c"", c"scrub_rate=0"];
+
 const HEAPS: [&str; 5] = ["system", DEFAULT, REGION, CAMERA, VIDEO];
 
 /// Allocates and uses buffers of a heap until it is told to stop; a heap without a
@@ -90,13 +94,33 @@ fn cycle(number: u64, files: &[PathBuf]) -> anyhow::Result<()> {
         }
     }
     for index in order {
-        module::insert(&files[index])?;
+        module::insert(&files[index], PARAMETERS[index])?;
     }
     // The others are there at once.
     if heap_info(VIDEO)?.online {
         return Ok(());
     }
     all_online()
+}
+
+/// Keeps what is no warning from the console, until it is dropped.
+struct Quiet(String);
+
+impl Quiet {
+    const FILE: &str = "/proc/sys/kernel/printk";
+
+    fn new() -> anyhow::Result<Self> {
+        let old = fs::read_to_string(Self::FILE).context(Self::FILE)?;
+        fs::write(Self::FILE, "5").context(Self::FILE)?;
+        Ok(Self(old))
+    }
+}
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        // It was writable a moment ago.
+        let _ = fs::write(Self::FILE, &self.0);
+    }
 }
 
 fn come_and_go_under_traffic() -> anyhow::Result<()> {
@@ -111,6 +135,8 @@ fn come_and_go_under_traffic() -> anyhow::Result<()> {
         .collect::<anyhow::Result<_>>()?;
     let begun = Instant::now();
     let stop = AtomicBool::new(false);
+    // Warnings and worse go to the console, and not every word of every module's tests.
+    let quiet = Quiet::new()?;
     let (served, done) = (AtomicU64::new(0), AtomicU64::new(0));
     thread::scope(|scope| {
         let workers: Vec<_> = HEAPS
@@ -130,7 +156,9 @@ fn come_and_go_under_traffic() -> anyhow::Result<()> {
                 "the traffic has ended"
             );
             cycle(number, &files).with_context(|| format!("cycle {number}"))?;
-            done.fetch_add(1, Ordering::Relaxed);
+            if (done.fetch_add(1, Ordering::Relaxed) + 1) % 50 == 0 {
+                println!("{} cycles in {:.1?}", number + 1, begun.elapsed());
+            }
             anyhow::Ok(())
         });
         stop.store(true, Ordering::Relaxed);
@@ -143,6 +171,7 @@ fn come_and_go_under_traffic() -> anyhow::Result<()> {
             .collect();
         outcome.and(ended.map(drop))
     })?;
+    drop(quiet);
     let (served, done) = (served.load(Ordering::Relaxed), done.load(Ordering::Relaxed));
     println!(
         "{done} cycles of {} modules with {served} buffers in {:.1?}",
@@ -171,5 +200,8 @@ fn come_and_go_under_traffic() -> anyhow::Result<()> {
     for module in MODULES {
         module::load(module)?;
     }
-    all_online()
+    all_online()?;
+    deadline::until(Duration::from_secs(60), "the scrubber", || {
+        Ok((debug::figure(CAMERA, "dirty")? == 0).then_some(()))
+    })
 }
