@@ -32,12 +32,23 @@ pub const TESTS: &[Test] = &[(
 /// Cycles, if nothing else is said.
 const CYCLES: u64 = 10;
 
+/// What the threads are told.
+#[derive(Default)]
+struct Signals {
+    /// To end.
+    stop: AtomicBool,
+    /// To have no buffer for a while.
+    pause: AtomicBool,
+}
+
 /// Buffers that a thread allocates one after the other, and how long it pauses then.
 const BURST: usize = 4;
 const GAP: Duration = Duration::from_millis(4);
 
-/// Between two tries to unload a module.
+/// Between two tries to unload a module, and for how long it is tried under full
+/// traffic.
 const RETRY: Duration = Duration::from_millis(1);
+const PATIENCE: Duration = Duration::from_millis(20);
 
 const MODULES: [&str; 3] = [SYSTEM, CMA, CARVEOUT];
 /// Whole regions would be zeroed again and again, and that is not what this is about.
@@ -47,12 +58,17 @@ const HEAPS: [&str; 5] = ["system", DEFAULT, REGION, CAMERA, VIDEO];
 
 /// Allocates and uses buffers of a heap until it is told to stop; a heap without a
 /// module is no failure. Answers how many buffers there were.
-fn traffic(heap: &str, stop: &AtomicBool) -> anyhow::Result<u64> {
+fn traffic(heap: &str, signals: &Signals) -> anyhow::Result<u64> {
     let device = allocation::open(heap)?;
     let cpu_access = heap_info(heap)?.cpu_access;
     let mut served = 0;
     let mut kept = Vec::new();
-    while !stop.load(Ordering::Relaxed) {
+    while !signals.stop.load(Ordering::Relaxed) {
+        if signals.pause.load(Ordering::Relaxed) {
+            kept.clear();
+            thread::sleep(RETRY);
+            continue;
+        }
         let size = 4096 << (served % 7);
         match allocation::allocate_size(&device, size) {
             Ok(buffer) => {
@@ -78,20 +94,25 @@ fn traffic(heap: &str, stop: &AtomicBool) -> anyhow::Result<u64> {
     Ok(served)
 }
 
-fn cycle(number: u64, files: &[PathBuf]) -> anyhow::Result<()> {
+fn cycle(number: u64, files: &[PathBuf], signals: &Signals) -> anyhow::Result<()> {
     // Not always in the same order.
     let first = number as usize % MODULES.len();
     let order = (0..MODULES.len()).map(|index| (first + index) % MODULES.len());
     for module in order.clone().map(|index| MODULES[index]) {
         // Refused while a buffer lives, which is most of the time.
-        let end = Instant::now() + Duration::from_secs(60);
+        let begun = Instant::now();
         loop {
             match module::unload(module) {
                 Ok(()) => break,
-                Err(Errno::AGAIN) if Instant::now() < end => thread::sleep(RETRY),
+                Err(Errno::AGAIN) if begun.elapsed() < Duration::from_secs(60) => {
+                    let pause = begun.elapsed() > PATIENCE;
+                    signals.pause.store(pause, Ordering::Relaxed);
+                    thread::sleep(RETRY);
+                }
                 Err(errno) => anyhow::bail!("rmmod {module}: {errno}"),
             }
         }
+        signals.pause.store(false, Ordering::Relaxed);
     }
     for index in order {
         module::insert(&files[index], PARAMETERS[index])?;
@@ -134,7 +155,7 @@ fn come_and_go_under_traffic() -> anyhow::Result<()> {
         .map(module::file)
         .collect::<anyhow::Result<_>>()?;
     let begun = Instant::now();
-    let stop = AtomicBool::new(false);
+    let signals = Signals::default();
     // Warnings and worse go to the console, and not every word of every module's tests.
     let quiet = Quiet::new()?;
     let (served, done) = (AtomicU64::new(0), AtomicU64::new(0));
@@ -142,9 +163,9 @@ fn come_and_go_under_traffic() -> anyhow::Result<()> {
         let workers: Vec<_> = HEAPS
             .iter()
             .map(|heap| {
-                let (stop, served) = (&stop, &served);
+                let (signals, served) = (&signals, &served);
                 scope.spawn(move || {
-                    let count = traffic(heap, stop)?;
+                    let count = traffic(heap, signals)?;
                     served.fetch_add(count, Ordering::Relaxed);
                     anyhow::Ok(())
                 })
@@ -155,13 +176,13 @@ fn come_and_go_under_traffic() -> anyhow::Result<()> {
                 workers.iter().all(|worker| !worker.is_finished()),
                 "the traffic has ended"
             );
-            cycle(number, &files).with_context(|| format!("cycle {number}"))?;
+            cycle(number, &files, &signals).with_context(|| format!("cycle {number}"))?;
             if (done.fetch_add(1, Ordering::Relaxed) + 1) % 50 == 0 {
                 println!("{} cycles in {:.1?}", number + 1, begun.elapsed());
             }
             anyhow::Ok(())
         });
-        stop.store(true, Ordering::Relaxed);
+        signals.stop.store(true, Ordering::Relaxed);
         let ended: anyhow::Result<Vec<()>> = workers
             .into_iter()
             .map(|worker| match worker.join() {
