@@ -252,6 +252,8 @@ static int __init importer_init(void)
 						 NULL, 0);
 	if (IS_ERR(device))
 		return PTR_ERR(device);
+	/* Pieces of any length, as through an IOMMU. */
+	dma_set_max_seg_size(&device->dev, UINT_MAX);
 	ret = dma_set_mask_and_coherent(&device->dev, DMA_BIT_MASK(64));
 	if (!ret)
 		ret = misc_register(&importer_misc);

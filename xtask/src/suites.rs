@@ -117,7 +117,14 @@ const BARE: Conditions = Conditions {
 pub const GUEST: &[GuestBoot] = &[
     GuestBoot::of(&["stale"]),
     GuestBoot::of(&["heaps", "protect", "tee", "access", "modules"]),
-    GuestBoot::of(&["dmabuf", "command", "recovery", "region-mode", "inject"]),
+    GuestBoot::of(&[
+        "dmabuf",
+        "command",
+        "recovery",
+        "region-mode",
+        "inject",
+        "system",
+    ]),
     GuestBoot::of(&[
         "allocate",
         "accounting",

@@ -3,7 +3,8 @@
 //! Allocations of the kernel that fail on request, on a kernel that is built for
 //! it (`CONFIG_FAULT_INJECTION`).
 
-use std::fs;
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -25,41 +26,54 @@ fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     fs::write(path, text).with_context(|| format!("{}: {text}", path.display()))
 }
 
-/// Any allocation can fail until this is dropped.
+/// Any allocation of this thread can fail until this is dropped.
 #[derive(Debug)]
-pub struct AnyAllocation(Vec<(PathBuf, String)>);
+pub struct AnyAllocation {
+    /// Open from the start, as opening it allocates.
+    nth: File,
+    old: Vec<(PathBuf, String)>,
+}
 
 impl Drop for AnyAllocation {
     fn drop(&mut self) {
-        for (path, old) in &self.0 {
+        for (path, old) in &self.old {
             // It was writable a moment ago.
             let _ = fs::write(path, old);
         }
     }
 }
 
-/// Lets allocations fail that may wait, too; `None` on a kernel that can't.
-pub fn any_allocation() -> anyhow::Result<Option<AnyAllocation>> {
-    if !Path::new(NTH).exists() {
-        return Ok(None);
+impl AnyAllocation {
+    /// Lets allocations fail that may wait, too; `None` on a kernel that can't.
+    pub fn new() -> anyhow::Result<Option<Self>> {
+        if !Path::new(NTH).exists() {
+            return Ok(None);
+        }
+        let nth = OpenOptions::new().read(true).write(true).open(NTH);
+        let mut this = Self {
+            nth: nth.context(NTH)?,
+            old: Vec::new(),
+        };
+        for (name, value) in SETTINGS {
+            let path = Path::new("/sys/kernel/debug").join(name);
+            let old = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+            write(&path, value)?;
+            this.old.push((path, old));
+        }
+        Ok(Some(this))
     }
-    let mut set = AnyAllocation(Vec::new());
-    for (name, value) in SETTINGS {
-        let path = Path::new("/sys/kernel/debug").join(name);
-        let old = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-        write(&path, value)?;
-        set.0.push((path, old));
-    }
-    Ok(Some(set))
-}
 
-/// Does something while the `nth` next allocation of this thread in the kernel
-/// fails, and tells whether there were so many.
-pub fn with_nth<T>(nth: u32, work: impl FnOnce() -> T) -> anyhow::Result<(T, bool)> {
-    let path = Path::new(NTH);
-    write(path, &nth.to_string())?;
-    let outcome = work();
-    let left = fs::read_to_string(path).context(NTH)?;
-    write(path, "0")?;
-    Ok((outcome, left.trim() == "0"))
+    /// Does something while the `nth` next allocation of this thread in the kernel
+    /// fails, and tells whether there were so many.
+    pub fn with_nth<T>(&self, nth: u32, work: impl FnOnce() -> T) -> anyhow::Result<(T, bool)> {
+        self.nth
+            .write_all_at(nth.to_string().as_bytes(), 0)
+            .context(NTH)?;
+        let outcome = work();
+        let mut left = [0; 16];
+        let length = self.nth.read_at(&mut left, 0).context(NTH)?;
+        self.nth.write_all_at(b"0", 0).context(NTH)?;
+        let left = std::str::from_utf8(&left[..length])?.trim();
+        Ok((outcome, left == "0"))
+    }
 }

@@ -2,7 +2,7 @@
 
 //! Kernel modules.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -68,9 +68,9 @@ pub fn file(name: &str) -> anyhow::Result<PathBuf> {
 }
 
 /// Loads a module out of its file, without what it depends on.
-pub fn insert(file: &Path) -> anyhow::Result<()> {
+pub fn insert(file: &Path, parameters: &CStr) -> anyhow::Result<()> {
     let module = File::open(file).with_context(|| file.display().to_string())?;
-    finit_module(&module, c"", 0).with_context(|| file.display().to_string())
+    finit_module(&module, parameters, 0).with_context(|| file.display().to_string())
 }
 
 /// Unloads a module, without waiting until it is not in use.

@@ -7,6 +7,7 @@ use std::fmt::Write;
 use ringfence_tests::bench::{HeapFigures, ProtectionFigures, SizeFigures, Spread, Work};
 
 use super::allocator::{Allocators, Calls, Workload};
+use super::pages;
 use super::report::Report;
 
 /// What the heaps are called in tables.
@@ -52,6 +53,13 @@ pub fn render(report: &Report) -> String {
     ] {
         heaps(&mut text, report, title, call);
         text.push('\n');
+    }
+    if !report.heaps.pages.is_empty() {
+        text.push_str(
+            "Buffers of pages, all that can be done with them, beside the kernel's own heaps; the \
+             device is not cache-coherent.\n\n",
+        );
+        pages::tables(&mut text, &report.heaps.pages);
     }
     protection(&mut text, &report.heaps.protection);
     writeln!(
@@ -184,7 +192,7 @@ fn heaps(text: &mut String, report: &Report, title: &str, call: HeapCall) {
     }
 }
 
-fn row(text: &mut String, head: &str, cells: Vec<String>) {
+pub(super) fn row(text: &mut String, head: &str, cells: Vec<String>) {
     writeln!(text, "| {head} | {} |", cells.join(" | ")).expect("writing to a String succeeds");
 }
 
@@ -205,7 +213,7 @@ fn name(heap: &str) -> &str {
         .map_or(heap, |(_, name)| name)
 }
 
-fn show_size(bytes: u64) -> String {
+pub(super) fn show_size(bytes: u64) -> String {
     match bytes {
         bytes if bytes >= 1 << 30 => format!("{} GiB", bytes >> 30),
         bytes if bytes >= 1 << 20 => format!("{} MiB", bytes >> 20),
@@ -214,7 +222,7 @@ fn show_size(bytes: u64) -> String {
 }
 
 /// A number with a comma every three digits.
-fn grouped(number: u64) -> String {
+pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {

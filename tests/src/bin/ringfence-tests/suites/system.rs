@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use ringfence::control::Control;
+use ringfence_tests::guest::fault::AnyAllocation;
 use ringfence_tests::guest::importer::{Direction, Importer};
 use ringfence_tests::guest::mapping::Mapping;
 use ringfence_tests::guest::module::{self, SYSTEM as MODULE};
-use ringfence_tests::guest::{allocation, deadline, debug, expect_errno, fault, heap_info};
+use ringfence_tests::guest::{allocation, deadline, debug, expect_errno, heap_info};
 use rustix::io::Errno;
 
 use super::{Test, ALLOCATE_FOR_EVER};
@@ -227,7 +228,7 @@ fn injected() -> anyhow::Result<()> {
 
 /// Has one allocation of the kernel after the other fail, on a kernel that can.
 fn every_allocation_fails() -> anyhow::Result<()> {
-    let Some(_any) = fault::any_allocation()? else {
+    let Some(any) = AnyAllocation::new()? else {
         return Ok(());
     };
     let device = allocation::open(HEAP)?;
@@ -235,7 +236,7 @@ fn every_allocation_fails() -> anyhow::Result<()> {
     let size = MIB + (64 << 10) + 2 * PAGE;
     let (mut served, mut refused) = (0, 0);
     for nth in 1.. {
-        let (outcome, failed) = fault::with_nth(nth, || {
+        let (outcome, failed) = any.with_nth(nth, || {
             let buffer = allocation::allocate_size(&device, size)?;
             importer.map(&buffer, Direction::FromDevice)?;
             let mapping = Mapping::new(&buffer, size as usize);
