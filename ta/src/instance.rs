@@ -319,8 +319,10 @@ impl<F: Firewall, R: FnMut() -> u64, const N: usize> Instance<F, R, N> {
     /// # Errors
     ///
     /// [`Refusal::UnknownHandle`], [`Refusal::UseCase`],
-    /// [`Refusal::UnknownKey`], [`Refusal::OutOfBounds`], or what the firewall
-    /// or the cipher says. The range may hold a part of the content then.
+    /// [`Refusal::UnknownKey`], [`Refusal::OutOfBounds`],
+    /// [`Refusal::NotShared`] for content that lies in the range itself, or what
+    /// the firewall or the cipher says. The range may hold a part of the content
+    /// then.
     pub fn decrypt<D: Decryptor>(
         &mut self,
         session: &Session,
@@ -338,6 +340,10 @@ impl<F: Firewall, R: FnMut() -> u64, const N: usize> Instance<F, R, N> {
         for window in windows {
             let mut mapping = Mapping::new(&mut self.firewall, window)?;
             let plaintext = mapping.bytes()?;
+            // The binary takes no secure memory for input; this does not rely on it.
+            if ciphertext.overlaps(plaintext) {
+                return Err(Refusal::NotShared);
+            }
             // SAFETY: the bytes are mapped, writable, until `mapping` goes.
             unsafe { cipher.decrypt(ciphertext.take(plaintext.len()), plaintext)? };
         }

@@ -22,7 +22,6 @@ use super::{
     Tracked, //
 };
 use kernel::{
-    prelude::*,
     rbtree::RBTree,
     time::{
         Instant,

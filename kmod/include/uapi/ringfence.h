@@ -172,7 +172,9 @@ struct ringfence_sync {
 
 /*
  * EINVAL: not a dma-buf, or not one of Ringfence's; EBADF: no such file;
- * EIO: the secure world has lost the buffer.
+ * EIO: the secure world has lost the buffer; ENODEV, ENOMEM: a buffer of a heap
+ * with RINGFENCE_WHOLE_REGION is made known to the secure world when this is
+ * first asked, which can't be done now.
  */
 #define RINGFENCE_IOCTL_BUFFER_INFO	_IOWR(RINGFENCE_IOC_MAGIC, 0, \
 					      struct ringfence_buffer_info)

@@ -338,3 +338,25 @@ fn a_fill_reaches_every_byte_and_no_other() {
     assert_eq!(firewall.bytes(START + SIZE, 1), [0]);
     assert_eq!(instance.fill(!handle, 1), Err(Refusal::UnknownHandle));
 }
+
+#[test]
+fn content_that_lies_in_the_buffer_itself_is_refused() {
+    let firewall = ModelFirewall::new();
+    let (mut instance, session, handle) = set_up(&firewall);
+    assert_eq!(instance.fill(handle, 0x11), Ok(()));
+    for (from, offset, length) in [
+        (0, 0, 64),
+        (63, 0, 64),
+        (0, 63, 64),
+        (WINDOW, WINDOW + 16, 1024),
+    ] {
+        let inside = firewall.address(START + from);
+        // SAFETY: the model's memory outlives the call.
+        let content = unsafe { SharedBytes::new(inside, length) };
+        let outcome = instance.decrypt(&session, handle, &request(offset), content, cipher);
+        assert_eq!(outcome, Err(Refusal::NotShared), "{from}, {offset}");
+    }
+    assert!(firewall.bytes(START, SIZE).iter().all(|byte| *byte == 0x11));
+    assert_eq!(Refusal::NotShared.code(), result::ACCESS_DENIED);
+    assert!(firewall.0.borrow().mapped.is_empty());
+}

@@ -99,6 +99,16 @@ impl ModelFirewall {
             .collect()
     }
 
+    /// Where the byte at a physical address is.
+    pub fn address(&self, start: u64) -> *const u8 {
+        let model = self.0.borrow();
+        model
+            .memory
+            .as_ptr()
+            .cast::<u8>()
+            .wrapping_add((start - BASE) as usize)
+    }
+
     /// Sets a range's state behind the instance's back.
     pub fn set_state(&self, start: u64, state: RangeState) {
         let mut model = self.0.borrow_mut();
