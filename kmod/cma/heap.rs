@@ -96,7 +96,6 @@ impl Backend for CmaHeap {
             flags: registry::CONTIGUOUS | registry::CPU_ACCESS | registry::ONLINE,
             size: figures.size,
             free: figures.free,
-            dirty: figures.free,
             largest_free: figures.largest_free,
             buffers: self.heap.buffers(),
             // CAST: A page is small.
