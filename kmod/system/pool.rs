@@ -124,7 +124,11 @@ impl Pool {
         } else {
             share(pages::total(), percent)
         };
-        let ahead = share(limit, ahead);
+        Self::with_limit(limit, share(limit, ahead))
+    }
+
+    /// An empty pool that keeps up to `limit` pages, `ahead` of them ahead of need.
+    fn with_limit(limit: usize, ahead: usize) -> Result<Arc<Self>> {
         let shelf = |index: usize| Shelf {
             order: ORDERS[index],
             clean: Pile::new(ORDERS[index]),
@@ -191,10 +195,11 @@ impl Pool {
         let mut inside = self.inside.lock();
         for block in blocks.take(AT_ONCE) {
             if inside.pages + block.pages() > self.limit || !block.is_reusable() {
+                let wanted = inside.after_putting();
                 // It is freed outside of the lock.
                 drop(inside);
                 drop(block);
-                return Wanted::Nobody;
+                return wanted;
             }
             inside.put_dirty(block);
         }
@@ -398,7 +403,7 @@ mod tests {
     use super::*;
 
     fn pool() -> Result<Arc<Pool>> {
-        Pool::new(1, 10)
+        Pool::with_limit(4096, 400)
     }
 
     fn put(pool: &Pool, order: u32) -> Result {
@@ -466,6 +471,29 @@ mod tests {
         let full = pool.pages();
         put(&pool, 8)?;
         assert_eq!(pool.pages(), full);
+        Ok(())
+    }
+
+    #[test]
+    fn a_full_pool_is_cleared_as_well() -> Result {
+        let pool = pool()?;
+        while pool.pages() + 256 <= pool.limit {
+            put(&pool, 8)?;
+        }
+        while pool.work().is_some() {}
+        assert_eq!(pool.held().dirty, 0);
+        let mut blocks = KVVec::new();
+        loop {
+            // Not under the lock: the vector may have to grow.
+            let taken = pool.inside.lock().take(0);
+            let Some((block, _)) = taken else {
+                break;
+            };
+            blocks.push(block, GFP_KERNEL)?;
+        }
+        blocks.push(Block::allocate(8, Effort::Free)?, GFP_KERNEL)?;
+        // The last one finds no room, and the worker has all the others to zero.
+        assert!(pool.put(Blocks::Many(blocks)) == Wanted::Worker);
         Ok(())
     }
 

@@ -131,7 +131,7 @@ impl Stream {
     pub fn start(mut allocate: impl FnMut(u64) -> Result<Buffer, Errno>) -> anyhow::Result<Self> {
         const STREAMON: Opcode = opcode::write::<i32>(b'V', 18);
         let device = find()?;
-        let size = frame_size(&device)?;
+        let size = small_frames(&device)?;
         let device = Capture::with_places(device, Self::BUFFERS)?;
         let mut buffers = Vec::new();
         for index in 0..Self::BUFFERS {
@@ -168,15 +168,18 @@ impl Stream {
     }
 }
 
-/// Bytes of a frame.
-fn frame_size(device: &File) -> anyhow::Result<u32> {
-    const G_FMT: Opcode = opcode::read_write::<Format>(b'V', 4);
+/// Chooses small frames, and answers how many bytes they have.
+///
+/// The device does not say that it can take more than 64 KiB in one piece, which is
+/// what the kernel takes for the limit then, and reports where it looks for errors.
+fn small_frames(device: &File) -> anyhow::Result<u32> {
+    const S_FMT: Opcode = opcode::read_write::<Format>(b'V', 5);
     let mut format = Format {
         kind: CAPTURE,
         pad: 0,
-        width: 0,
-        height: 0,
-        pixel_format: 0,
+        width: 320,
+        height: 180,
+        pixel_format: u32::from_le_bytes(*b"GREY"),
         field: 0,
         bytes_per_line: 0,
         size_image: 0,
@@ -184,7 +187,12 @@ fn frame_size(device: &File) -> anyhow::Result<u32> {
     };
     // SAFETY: The number carries the structure's size, and the structure is
     // borrowed mutably for the call.
-    unsafe { ioctl(device, Updater::<G_FMT, _>::new(&mut format)) }.context("G_FMT")?;
+    unsafe { ioctl(device, Updater::<S_FMT, _>::new(&mut format)) }.context("S_FMT")?;
+    anyhow::ensure!(
+        format.size_image <= 1 << 16,
+        "a frame of {} bytes",
+        format.size_image
+    );
     Ok(format.size_image)
 }
 
