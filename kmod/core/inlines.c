@@ -62,7 +62,7 @@ void ringfence_current(int *tgid, char *comm)
 /* A size that the compiler knows is allocated faster. */
 void *ringfence_kmalloc(size_t size)
 {
-	return size <= 192 ? kmalloc(192, GFP_KERNEL) : kmalloc(size, GFP_KERNEL);
+	return size <= 256 ? kmalloc(256, GFP_KERNEL) : kmalloc(size, GFP_KERNEL);
 }
 
 #ifdef CONFIG_DMA_CMA

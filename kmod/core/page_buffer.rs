@@ -133,10 +133,9 @@ impl<O: Owner> Buffer<O> {
             // SAFETY: By the invariants of `Head` this is what was allocated, which is used no more;
             // nothing of it is dropped but what is dropped here.
             unsafe {
-                (*this).head.entry.strike();
                 let owner = (&raw const (*this).owner).read();
                 owner.release((&raw const (*this).memory).read());
-                // With what the memory was charged to, now that it is back.
+                // Strikes it off the books, and gives back what it was charged to.
                 (&raw mut (*this).head).drop_in_place();
                 free(head.cast());
             }
@@ -156,12 +155,19 @@ impl Head {
     /// # Safety
     ///
     /// There must be room for a head at `place`, in a buffer whose callbacks these are.
-    unsafe fn write(place: *mut Self, callbacks: &'static Callbacks, entry: Entry, fill: Fill) {
+    unsafe fn write(
+        place: *mut Self,
+        callbacks: &'static Callbacks,
+        heap: &Heap,
+        size: u64,
+        run: Option<Run>,
+        fill: Fill,
+    ) {
         // SAFETY: By the function's contract there is room. INVARIANT: And the callbacks fit.
         unsafe {
             place.write(Self {
                 callbacks,
-                entry,
+                entry: Entry::new(heap, size, run),
                 fill,
                 address: UnsafeCell::new(None),
             });
@@ -208,7 +214,9 @@ pub fn export<O: Owner>(owner: O, memory: O::Memory, fill: Fill, fd_flags: u32) 
         Head::write(
             &raw mut (*this).head,
             callbacks,
-            Entry::new((*this).owner.heap(), size, run),
+            (*this).owner.heap(),
+            size,
+            run,
             fill,
         );
         export_head(place.cast(), this_module::<O::OwnerModule>(), fd_flags)

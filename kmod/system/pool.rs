@@ -191,10 +191,11 @@ impl Pool {
         let mut inside = self.inside.lock();
         for block in blocks.take(AT_ONCE) {
             if inside.pages + block.pages() > self.limit || !block.is_reusable() {
+                let wanted = inside.after_putting();
                 // It is freed outside of the lock.
                 drop(inside);
                 drop(block);
-                return Wanted::Nobody;
+                return wanted;
             }
             inside.put_dirty(block);
         }
@@ -466,6 +467,29 @@ mod tests {
         let full = pool.pages();
         put(&pool, 8)?;
         assert_eq!(pool.pages(), full);
+        Ok(())
+    }
+
+    #[test]
+    fn a_full_pool_is_cleared_as_well() -> Result {
+        let pool = pool()?;
+        while pool.pages() + 256 <= pool.limit {
+            put(&pool, 8)?;
+        }
+        while pool.work().is_some() {}
+        assert_eq!(pool.held().dirty, 0);
+        let mut blocks = KVVec::new();
+        loop {
+            // Not under the lock: the vector may have to grow.
+            let taken = pool.inside.lock().take(0);
+            let Some((block, _)) = taken else {
+                break;
+            };
+            blocks.push(block, GFP_KERNEL)?;
+        }
+        blocks.push(Block::allocate(8, Effort::Free)?, GFP_KERNEL)?;
+        // The last one finds no room, and the worker has all the others to zero.
+        assert!(pool.put(Blocks::Many(blocks)) == Wanted::Worker);
         Ok(())
     }
 

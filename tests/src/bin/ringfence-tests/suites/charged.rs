@@ -80,7 +80,7 @@ fn charged() -> anyhow::Result<()> {
         let buffer = allocation::allocate_size(&device, size)?;
         let during = group.current()?;
         anyhow::ensure!(
-            during >= before + size && during <= before + size + SLACK,
+            during + SLACK >= before + size && during <= before + size + SLACK,
             "{during} bytes charged, and {before} before {size} were allocated"
         );
         drop(buffer);
