@@ -114,18 +114,16 @@ const BARE: Conditions = Conditions {
 
 /// The guest's boots, those that take longest first: several run side by side. A suite that unloads
 /// modules comes last of its boot.
-pub const GUEST: [GuestBoot; 7] = [
+pub const GUEST: [GuestBoot; 8] = [
     GuestBoot::of(&["stale"]),
     GuestBoot::of(&["heaps", "protect", "tee", "modules"]),
     GuestBoot::of(&["dmabuf", "command", "recovery", "inject", "system"]),
-    GuestBoot::of(&[
-        "allocate",
-        "accounting",
-        "cma",
-        "clients",
-        "kselftest",
-        "cycles",
-    ]),
+    GuestBoot::of(&["allocate", "accounting", "cma", "clients", "kselftest"]),
+    // The modules' own tests run at each load of a module, and do so in every other boot.
+    GuestBoot {
+        bootargs: "kunit.enable=0",
+        ..GuestBoot::of(&["cycles"])
+    },
     GuestBoot {
         conditions: UPSTREAM,
         ..GuestBoot::of(&["parity"])
