@@ -124,7 +124,11 @@ impl Pool {
         } else {
             share(pages::total(), percent)
         };
-        let ahead = share(limit, ahead);
+        Self::with_limit(limit, share(limit, ahead))
+    }
+
+    /// An empty pool that keeps up to `limit` pages, `ahead` of them ahead of need.
+    fn with_limit(limit: usize, ahead: usize) -> Result<Arc<Self>> {
         let shelf = |index: usize| Shelf {
             order: ORDERS[index],
             clean: Pile::new(ORDERS[index]),
@@ -399,7 +403,7 @@ mod tests {
     use super::*;
 
     fn pool() -> Result<Arc<Pool>> {
-        Pool::new(1, 10)
+        Pool::with_limit(4096, 400)
     }
 
     fn put(pool: &Pool, order: u32) -> Result {
