@@ -135,6 +135,7 @@ impl Drop for Region {
 /// # Invariants
 ///
 /// `size` bytes are charged to `pool`, which may be null.
+#[cfg_attr(not(CONFIG_CGROUP_DMEM), expect(dead_code))]
 pub(crate) struct Charge {
     pool: *mut bindings::dmem_cgroup_pool_state,
     size: u64,
@@ -147,7 +148,11 @@ unsafe impl Sync for Charge {}
 
 impl Drop for Charge {
     fn drop(&mut self) {
+        // It is inline, and does nothing, without the controller.
+        #[cfg(CONFIG_CGROUP_DMEM)]
         // SAFETY: By the type invariants this was charged, and is given back once.
-        unsafe { bindings::ringfence_dmem_uncharge(self.pool, self.size) };
+        unsafe {
+            bindings::dmem_cgroup_uncharge(self.pool, self.size)
+        };
     }
 }

@@ -103,21 +103,6 @@ void ringfence_cma_figures(struct cma *area, unsigned long *pages,
 
 #endif /* CONFIG_DMA_CMA */
 
-void ringfence_list_init(struct list_head *head)
-{
-	INIT_LIST_HEAD(head);
-}
-
-void ringfence_list_append(struct list_head *entry, struct list_head *head)
-{
-	list_add_tail(entry, head);
-}
-
-void ringfence_list_remove(struct list_head *entry)
-{
-	list_del(entry);
-}
-
 u64 ringfence_dma_buf_inode(struct dma_buf *buffer)
 {
 	return file_inode(buffer->file)->i_ino;
@@ -141,11 +126,6 @@ int ringfence_dmem_try_charge(struct dmem_cgroup_region *region, u64 size,
 			      struct dmem_cgroup_pool_state **pool)
 {
 	return dmem_cgroup_try_charge(region, size, pool, NULL);
-}
-
-void ringfence_dmem_uncharge(struct dmem_cgroup_pool_state *pool, u64 size)
-{
-	dmem_cgroup_uncharge(pool, size);
 }
 
 void ringfence_sg_set_dma(struct scatterlist *sg, dma_addr_t addr, unsigned int len)

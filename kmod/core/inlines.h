@@ -11,7 +11,6 @@
 #include <linux/device.h>
 #include <linux/dma-buf.h>
 #include <linux/dma-direction.h>
-#include <linux/list.h>
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/scatterlist.h>
@@ -34,17 +33,12 @@ struct cma *ringfence_default_cma_area(void);
 void ringfence_cma_figures(struct cma *area, unsigned long *pages,
 			   unsigned long *free, unsigned long *longest);
 
-void ringfence_list_init(struct list_head *head);
-void ringfence_list_append(struct list_head *entry, struct list_head *head);
-void ringfence_list_remove(struct list_head *entry);
-
 u64 ringfence_dma_buf_inode(struct dma_buf *buffer);
 
 struct dmem_cgroup_region *ringfence_dmem_register(const char *name, u64 size);
 void ringfence_dmem_unregister(struct dmem_cgroup_region *region);
 int ringfence_dmem_try_charge(struct dmem_cgroup_region *region, u64 size,
 			      struct dmem_cgroup_pool_state **pool);
-void ringfence_dmem_uncharge(struct dmem_cgroup_pool_state *pool, u64 size);
 
 void ringfence_sg_set_dma(struct scatterlist *sg, dma_addr_t addr, unsigned int len);
 dma_addr_t ringfence_sg_dma_address(struct scatterlist *sg);

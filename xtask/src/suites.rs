@@ -125,14 +125,12 @@ pub const GUEST: &[GuestBoot] = &[
         "inject",
         "system",
     ]),
-    GuestBoot::of(&[
-        "allocate",
-        "accounting",
-        "cma",
-        "clients",
-        "kselftest",
-        "cycles",
-    ]),
+    GuestBoot::of(&["allocate", "accounting", "cma", "clients", "kselftest"]),
+    // The modules' own tests run at each load of a module, and do so in every other boot.
+    GuestBoot {
+        bootargs: "kunit.enable=0",
+        ..GuestBoot::of(&["cycles"])
+    },
     GuestBoot {
         conditions: UPSTREAM,
         ..GuestBoot::of(&["parity"])

@@ -43,7 +43,7 @@ struct Signals {
 
 /// Buffers that a thread allocates one after the other, and how long it pauses then.
 const BURST: usize = 4;
-const GAP: Duration = Duration::from_millis(4);
+const GAP: Duration = Duration::from_millis(20);
 
 /// Between two tries to unload a module, and for how long it is tried under full
 /// traffic.
