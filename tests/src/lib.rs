@@ -8,10 +8,12 @@
 //!   virtio-serial port, for what can't be measured from inside: whether the
 //!   plaintext lies anywhere in the machine's memory.
 //! * [`bench`]: the figures that `ringfence-bench` prints.
+//! * [`foreign`]: the trusted application that has no business here.
 //! * `guest` (feature `guest`, aarch64): looking at a system from below: raw
 //!   ioctls, physical memory, the trusted application's raw commands.
 
 pub mod bench;
+pub mod foreign;
 #[cfg(all(feature = "guest", target_arch = "aarch64"))]
 pub mod guest;
 pub mod host_port;

@@ -105,8 +105,19 @@ impl Stack {
         let modules = modules::declare(&mut plan, workspace, &kernel, build)?;
         let modules_clippy = modules::declare_clippy(&mut plan, workspace, &kernel)?;
         let programs = programs::declare(&mut plan, workspace, &library, &userland)?;
-        let initramfs =
-            initramfs::declare(&mut plan, &userland, &kernel, &modules, &programs, build)?;
+        let foreign = match build {
+            Build::Test => Some(ta::declare_foreign(&mut plan, workspace, &library, &kit)?),
+            Build::Product => None,
+        };
+        let initramfs = initramfs::declare(
+            &mut plan,
+            &userland,
+            &kernel,
+            &modules,
+            &programs,
+            foreign.as_ref(),
+            build,
+        )?;
 
         let parts = vec![
             ("kernel", kernel.step.clone()),
