@@ -6,10 +6,13 @@ pub mod allocation;
 pub mod deadline;
 pub mod debug;
 pub mod dma_buf;
+pub mod failslab;
+pub mod hostile;
 pub mod memory;
 pub mod module;
 pub mod open_files;
 pub mod ta;
+pub mod tee_invoke;
 pub mod tee_ioctl;
 pub mod video;
 

@@ -2,19 +2,28 @@
 
 //! The suites, and what holds for every test: it leaves the heaps as full and
 //! this process with as many open files as they were.
+//!
+//! What heaps like these get wrong elsewhere, and which of these tests look for
+//! it, is [`ringfence_tests::bad_cases`].
 
 mod access;
+mod attacks;
 mod command;
 mod dmabuf;
+mod faults;
 mod fixture;
+mod fuzz;
 mod heaps;
 mod inject;
+mod kexec;
+mod lifecycle;
 mod modules;
 mod no_tee;
 mod protect;
 mod recovery;
 mod region;
 mod region_mode;
+mod soak;
 mod stale;
 mod tee;
 
@@ -36,6 +45,12 @@ enum Boot {
     Default,
     /// Without the module optee.
     NoTee,
+    /// With `swiotlb=force` on the kernel's command line.
+    Bounced,
+    /// One for each test, which is to end in a crash.
+    Doomed,
+    /// With the kernel's image and the initramfs on the share.
+    Images,
 }
 
 impl Boot {
@@ -43,6 +58,9 @@ impl Boot {
         match self {
             Self::Default => "default",
             Self::NoTee => "no-tee",
+            Self::Bounced => "swiotlb=force",
+            Self::Doomed => "doomed",
+            Self::Images => "images",
         }
     }
 }
@@ -57,7 +75,7 @@ struct Suite {
 }
 
 /// All suites. One that unloads modules comes after those that need them.
-const SUITES: [Suite; 12] = [
+const SUITES: &[Suite] = &[
     Suite {
         name: "heaps",
         boot: Boot::Default,
@@ -118,6 +136,46 @@ const SUITES: [Suite; 12] = [
         boot: Boot::NoTee,
         tests: no_tee::TESTS,
     },
+    Suite {
+        name: "attacks",
+        boot: Boot::Default,
+        tests: attacks::TESTS,
+    },
+    Suite {
+        name: "swiotlb",
+        boot: Boot::Bounced,
+        tests: attacks::BOUNCED,
+    },
+    Suite {
+        name: "doomed",
+        boot: Boot::Doomed,
+        tests: attacks::DOOMED,
+    },
+    Suite {
+        name: "faults",
+        boot: Boot::Default,
+        tests: faults::TESTS,
+    },
+    Suite {
+        name: "fuzz",
+        boot: Boot::Default,
+        tests: fuzz::TESTS,
+    },
+    Suite {
+        name: "lifecycle",
+        boot: Boot::Default,
+        tests: lifecycle::TESTS,
+    },
+    Suite {
+        name: "kexec",
+        boot: Boot::Images,
+        tests: kexec::TESTS,
+    },
+    Suite {
+        name: "soak",
+        boot: Boot::Default,
+        tests: soak::TESTS,
+    },
 ];
 
 /// How long what a test set going may take to come to rest.
@@ -125,7 +183,8 @@ const SETTLING: Duration = Duration::from_secs(60);
 
 pub fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().collect();
-    if let Some(verdict) = memory::child(arguments.get(1..).unwrap_or_default()) {
+    let rest = arguments.get(1..).unwrap_or_default();
+    if let Some(verdict) = memory::child(rest).or_else(|| soak::child(rest)) {
         return verdict;
     }
     match arguments.get(1).map(String::as_str) {
@@ -151,7 +210,7 @@ pub fn main() -> ExitCode {
 }
 
 fn list() {
-    for suite in &SUITES {
+    for suite in SUITES {
         // Whoever does not read on has seen enough.
         let _ = writeln!(io::stdout(), "{} {}", suite.name, suite.boot.word());
     }
@@ -164,7 +223,12 @@ fn run(suites: &[&Suite], options: &[String]) -> ExitCode {
     let trials = suites
         .iter()
         .flat_map(|suite| {
-            suite.tests.iter().map(|&(name, test)| {
+            // Some kernels can do more than others.
+            let more = match suite.name {
+                "faults" => faults::on_this_kernel(),
+                _ => &[],
+            };
+            suite.tests.iter().chain(more).map(|&(name, test)| {
                 Trial::test(format!("{}::{name}", suite.name), move || {
                     without_traces(test).map_err(|error| Failed::from(format!("{error:#}")))
                 })
