@@ -9,13 +9,16 @@ pub mod control_group;
 pub mod deadline;
 pub mod debug;
 pub mod dma_buf;
+pub mod failslab;
 pub mod fault;
+pub mod hostile;
 pub mod importer;
 pub mod mapping;
 pub mod memory;
 pub mod module;
 pub mod open_files;
 pub mod ta;
+pub mod tee_invoke;
 pub mod tee_ioctl;
 pub mod video;
 

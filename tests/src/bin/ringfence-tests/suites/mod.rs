@@ -2,20 +2,28 @@
 
 //! The suites, and what holds for every test: it leaves the heaps as full and
 //! this process with as many open files as they were.
+//!
+//! What heaps like these get wrong elsewhere, and which of these tests look for
+//! it, is [`ringfence_tests::bad_cases`].
 
 mod access;
 mod accounting;
 mod allocate;
+mod attacks;
 mod charged;
 mod clients;
 mod cma;
 mod command;
 mod cycles;
 mod dmabuf;
+mod faults;
 mod fixture;
+mod fuzz;
 mod heaps;
 mod inject;
+mod kexec;
 mod kselftest;
+mod lifecycle;
 mod modules;
 mod no_tee;
 mod parity;
@@ -23,6 +31,7 @@ mod protect;
 mod recovery;
 mod region;
 mod region_mode;
+mod soak;
 mod stale;
 mod system;
 mod tee;
@@ -49,6 +58,12 @@ enum Boot {
     Upstream,
     /// With memory of heaps charged to control groups.
     Charged,
+    /// With `swiotlb=force` on the kernel's command line.
+    Bounced,
+    /// One for each test, which is to end in a crash.
+    Doomed,
+    /// With the kernel's image and the initramfs on the share.
+    Images,
 }
 
 impl Boot {
@@ -58,6 +73,9 @@ impl Boot {
             Self::NoTee => "no-tee",
             Self::Upstream => "upstream",
             Self::Charged => "charged",
+            Self::Bounced => "swiotlb=force",
+            Self::Doomed => "doomed",
+            Self::Images => "images",
         }
     }
 }
@@ -70,6 +88,8 @@ type Test = (&'static str, fn() -> anyhow::Result<()>);
 enum Tests {
     /// They are known.
     Fixed(&'static [Test]),
+    /// They are known, but for those that only some kernels can run.
+    WithMore(&'static [Test], fn() -> &'static [Test]),
     /// They are known when another program has run.
     Made(fn() -> Vec<Trial>),
 }
@@ -82,12 +102,14 @@ struct Suite {
 
 impl Suite {
     fn trials(&self) -> Vec<Trial> {
-        let tests = match self.tests {
-            Tests::Fixed(tests) => tests,
+        let (tests, more) = match self.tests {
+            Tests::Fixed(tests) => (tests, &[][..]),
+            Tests::WithMore(tests, more) => (tests, more()),
             Tests::Made(make) => return make(),
         };
         tests
             .iter()
+            .chain(more)
             .map(|&(name, test)| {
                 Trial::test(format!("{}::{name}", self.name), move || {
                     without_traces(test).map_err(|error| Failed::from(format!("{error:#}")))
@@ -103,7 +125,7 @@ impl Suite {
 const ALLOCATE_FOR_EVER: &str = "--allocate-for-ever";
 
 /// All suites. One that unloads modules comes after those that need them.
-const SUITES: [Suite; 21] = [
+const SUITES: &[Suite] = &[
     Suite {
         name: "heaps",
         boot: Boot::Default,
@@ -209,6 +231,46 @@ const SUITES: [Suite; 21] = [
         boot: Boot::NoTee,
         tests: Tests::Fixed(no_tee::TESTS),
     },
+    Suite {
+        name: "attacks",
+        boot: Boot::Default,
+        tests: Tests::Fixed(attacks::TESTS),
+    },
+    Suite {
+        name: "swiotlb",
+        boot: Boot::Bounced,
+        tests: Tests::Fixed(attacks::BOUNCED),
+    },
+    Suite {
+        name: "doomed",
+        boot: Boot::Doomed,
+        tests: Tests::Fixed(attacks::DOOMED),
+    },
+    Suite {
+        name: "faults",
+        boot: Boot::Default,
+        tests: Tests::WithMore(faults::TESTS, faults::on_this_kernel),
+    },
+    Suite {
+        name: "fuzz",
+        boot: Boot::Default,
+        tests: Tests::Fixed(fuzz::TESTS),
+    },
+    Suite {
+        name: "lifecycle",
+        boot: Boot::Default,
+        tests: Tests::Fixed(lifecycle::TESTS),
+    },
+    Suite {
+        name: "kexec",
+        boot: Boot::Images,
+        tests: Tests::Fixed(kexec::TESTS),
+    },
+    Suite {
+        name: "soak",
+        boot: Boot::Default,
+        tests: Tests::Fixed(soak::TESTS),
+    },
 ];
 
 /// How long what a test set going may take to come to rest.
@@ -216,7 +278,8 @@ const SETTLING: Duration = Duration::from_secs(60);
 
 pub fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().collect();
-    if let Some(verdict) = memory::child(arguments.get(1..).unwrap_or_default()) {
+    let rest = arguments.get(1..).unwrap_or_default();
+    if let Some(verdict) = memory::child(rest).or_else(|| soak::child(rest)) {
         return verdict;
     }
     if let [_, ALLOCATE_FOR_EVER, heap, size] =
@@ -249,7 +312,7 @@ pub fn main() -> ExitCode {
 }
 
 fn list() {
-    for suite in &SUITES {
+    for suite in SUITES {
         // Whoever does not read on has seen enough.
         let _ = writeln!(io::stdout(), "{} {}", suite.name, suite.boot.word());
     }
