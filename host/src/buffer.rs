@@ -57,6 +57,47 @@ impl AsFd for Buffer {
     }
 }
 
+/// What the CPU does with a buffer that devices use as well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// It reads.
+    Read,
+    /// It writes.
+    Write,
+    /// It does both.
+    ReadWrite,
+}
+
+impl Access {
+    /// `DMA_BUF_SYNC_READ` and `DMA_BUF_SYNC_WRITE`.
+    pub(crate) fn flags(self) -> u32 {
+        match self {
+            Self::Read => 1,
+            Self::Write => 2,
+            Self::ReadWrite => 3,
+        }
+    }
+}
+
+/// Where an access of the CPU stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// It begins.
+    Start,
+    /// It is over.
+    End,
+}
+
+impl Phase {
+    /// `DMA_BUF_SYNC_START` or `DMA_BUF_SYNC_END`.
+    pub(crate) fn flags(self) -> u32 {
+        match self {
+            Self::Start => 0,
+            Self::End => 4,
+        }
+    }
+}
+
 /// The secure world's name for a protected buffer.
 ///
 /// Whoever knows it can have content decrypted into the buffer, so it is not

@@ -3,6 +3,7 @@
 //! Everything that can go wrong, and what to do about it.
 
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 
 use ringfence_proto::command::result;
@@ -58,6 +59,17 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong, and where.
         error: ProfileError,
+    },
+    /// A request that can't be put to the driver.
+    #[error("{0}")]
+    Malformed(&'static str),
+    /// A range that the CPU can't access, or not now.
+    #[error("no access of the CPU to bytes {} to {}: {source}; they must lie in a buffer of a heap with CPU access", .range.start, .range.end)]
+    Sync {
+        /// The range, in bytes.
+        range: Range<u64>,
+        /// Why.
+        source: io::Error,
     },
     /// A file descriptor that can't be had from a process.
     #[error("there is no fd {fd} to be had from process {pid}: {source}; it must be open there, and being let to trace that process is needed")]
@@ -159,6 +171,20 @@ pub enum AllocationFailure {
     /// EIO.
     #[error("the secure world refused, or answered something unknown; the kernel log says what, `ringfence status` shows what is in quarantine")]
     SecureWorld,
+    /// ENOENT: from an allocation with fallbacks only.
+    #[error("there is no such heap of Ringfence's")]
+    Unknown,
+    /// EOPNOTSUPP.
+    #[error("it can't do what is asked for (`ringfence heaps` shows what it can)")]
+    Unable,
+    /// EDQUOT.
+    #[error(
+        "a control group's limit for it is reached; see dmem.max and dmem.current of the group"
+    )]
+    Quota,
+    /// EAGAIN.
+    #[error("not without waiting until memory is zeroed; ask again, or allow the wait")]
+    NotNow,
     /// Any other errno.
     #[error("{0}; the kernel log may say more")]
     Other(#[source] io::Error),
@@ -171,6 +197,10 @@ impl From<io::Error> for AllocationFailure {
             Some(Errno::NODEV) => Self::Offline,
             Some(Errno::INVAL) => Self::Malformed,
             Some(Errno::IO) => Self::SecureWorld,
+            Some(Errno::NOENT) => Self::Unknown,
+            Some(Errno::OPNOTSUPP) => Self::Unable,
+            Some(Errno::DQUOT) => Self::Quota,
+            Some(Errno::AGAIN) => Self::NotNow,
             _ => Self::Other(error),
         }
     }

@@ -498,9 +498,13 @@ impl<S: Source> Allocator<S> {
 /// Whether another heap may do better.
 fn is_the_heaps(failure: &AllocationFailure) -> bool {
     match failure {
-        AllocationFailure::NoRoom | AllocationFailure::Offline | AllocationFailure::SecureWorld => {
-            true
-        }
+        AllocationFailure::NoRoom
+        | AllocationFailure::Offline
+        | AllocationFailure::SecureWorld
+        | AllocationFailure::Unknown
+        | AllocationFailure::Unable
+        | AllocationFailure::Quota
+        | AllocationFailure::NotNow => true,
         AllocationFailure::Malformed | AllocationFailure::Other(_) => false,
     }
 }

@@ -53,6 +53,9 @@ pub struct HeapInfo {
     pub online: bool,
     /// Whether its buffers are fenced off from the normal world.
     pub protected: bool,
+    /// Whether its whole region is fenced off while any buffer lives, instead of
+    /// each buffer on its own.
+    pub whole_region: bool,
     /// Whether its buffers may be mapped and accessed by the CPU.
     pub cpu_access: bool,
     /// Whether its buffers are physically contiguous.
@@ -73,6 +76,37 @@ pub struct HeapInfo {
     pub buffers: u32,
     /// Every buffer starts at a multiple of this physical address.
     pub alignment: u32,
+    /// In live buffers.
+    pub used: u64,
+    /// The unit in which memory is taken.
+    pub granule: u64,
+    /// The largest alignment that a [`Request`](crate::request::Request) may ask for.
+    pub max_alignment: u64,
+    /// Whether a request may ask for the upper end of the memory.
+    pub top_down: bool,
+    /// Whether a request may ask not to wait.
+    pub no_wait: bool,
+}
+
+/// What became of a heap's allocations since it was first registered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct History {
+    /// The most bytes that were ever in live buffers.
+    pub high_water: u64,
+    /// Buffers that were made.
+    pub allocations: u64,
+    /// Allocations that were refused.
+    pub failures: u64,
+}
+
+impl From<&uapi::HeapInfo> for History {
+    fn from(raw: &uapi::HeapInfo) -> Self {
+        Self {
+            high_water: raw.high_water,
+            allocations: raw.allocations,
+            failures: raw.failures,
+        }
+    }
 }
 
 impl From<&uapi::HeapInfo> for HeapInfo {
@@ -81,6 +115,7 @@ impl From<&uapi::HeapInfo> for HeapInfo {
             name: uapi::name(&raw.name),
             online: raw.flags & uapi::ONLINE != 0,
             protected: raw.flags & uapi::PROTECTED != 0,
+            whole_region: raw.flags & uapi::WHOLE_REGION != 0,
             cpu_access: raw.flags & uapi::CPU_ACCESS != 0,
             contiguous: raw.flags & uapi::CONTIGUOUS != 0,
             use_case: UseCase(raw.use_case),
@@ -91,6 +126,11 @@ impl From<&uapi::HeapInfo> for HeapInfo {
             protected_bytes: raw.protected_bytes,
             buffers: raw.buffers,
             alignment: raw.alignment,
+            used: raw.used,
+            granule: raw.granule,
+            max_alignment: raw.max_alignment,
+            top_down: raw.alloc_flags & uapi::ALLOC_TOP_DOWN != 0,
+            no_wait: raw.alloc_flags & uapi::ALLOC_NO_WAIT != 0,
         }
     }
 }
@@ -181,7 +221,7 @@ mod tests {
     #[test]
     fn a_raw_heap_is_read_field_by_field() {
         let mut raw = uapi::HeapInfo::ask(0);
-        raw.flags = uapi::PROTECTED | uapi::CONTIGUOUS | uapi::ONLINE;
+        raw.flags = uapi::PROTECTED | uapi::CONTIGUOUS | uapi::ONLINE | uapi::WHOLE_REGION;
         raw.size = 100;
         raw.free = 60;
         raw.largest_free = 50;
@@ -190,6 +230,11 @@ mod tests {
         raw.buffers = 3;
         raw.alignment = 4096;
         raw.use_case = 1;
+        raw.used = 30;
+        raw.granule = 65536;
+        raw.max_alignment = 1 << 30;
+        raw.alloc_flags = uapi::ALLOC_NO_WAIT;
+        (raw.high_water, raw.allocations, raw.failures) = (90, 7, 2);
         raw.name[..3].copy_from_slice(b"abc");
         assert_eq!(
             HeapInfo::from(&raw),
@@ -197,6 +242,7 @@ mod tests {
                 name: "abc".into(),
                 online: true,
                 protected: true,
+                whole_region: true,
                 cpu_access: false,
                 contiguous: true,
                 use_case: UseCase(1),
@@ -207,7 +253,15 @@ mod tests {
                 protected_bytes: 40,
                 buffers: 3,
                 alignment: 4096,
+                used: 30,
+                granule: 65536,
+                max_alignment: 1 << 30,
+                top_down: false,
+                no_wait: true,
             }
         );
+        let history = History::from(&raw);
+        assert_eq!(history.high_water, 90);
+        assert_eq!((history.allocations, history.failures), (7, 2));
     }
 }

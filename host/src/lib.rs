@@ -6,6 +6,7 @@
 //! | module | what it gives |
 //! |---|---|
 //! | [`heap`] | the heaps of this system, and allocation |
+//! | [`request`] | allocation with wishes, of heaps in order of preference, in one call |
 //! | [`fallback`] | allocation from the first of several heaps that has room |
 //! | [`profile`] | which heaps those are, in a file of the board's |
 //! | [`buffer`] | an owned dma-buf, and what the driver says of any dma-buf |
@@ -32,6 +33,7 @@ pub mod error;
 pub mod fallback;
 pub mod heap;
 pub mod profile;
+pub mod request;
 #[cfg(all(feature = "tee", target_arch = "aarch64"))]
 pub mod secure;
 pub mod status;

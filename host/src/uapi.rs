@@ -2,7 +2,7 @@
 
 //! The control device's ioctls, as in `kmod/include/uapi/ringfence.h`.
 //!
-//! Both structures are extensible by their size, which is part of the ioctl
+//! The structures are extensible by their size, which is part of the ioctl
 //! number: a driver takes a shorter one as if filled up with zeros, and a
 //! longer one if what it doesn't know is zero.
 
@@ -27,6 +27,19 @@ pub const CPU_ACCESS: u32 = 2;
 pub const CONTIGUOUS: u32 = 4;
 /// Flag, heaps only: there is a backend, so that allocations can succeed.
 pub const ONLINE: u32 = 0x100;
+/// All of a heap's region is fenced while any buffer lives in it.
+pub const WHOLE_REGION: u32 = 0x200;
+
+/// Flag, allocation only: take the upper end of the memory that fits.
+pub const ALLOC_TOP_DOWN: u32 = 0x10000;
+/// Flag, allocation only: rather fail than take longer for a larger buffer.
+pub const ALLOC_NO_WAIT: u32 = 0x20000;
+
+/// Heaps that one allocation may name.
+pub const ALLOC_MAX_HEAPS: usize = 16;
+
+/// What came of a heap that was not asked, as another one served.
+pub const NOT_TRIED: i32 = -1;
 
 /// `struct ringfence_buffer_info`.
 #[derive(Debug, Clone, Copy)]
@@ -54,7 +67,7 @@ pub struct BufferInfo {
 pub struct HeapInfo {
     /// In: which heap, from 0.
     pub index: u32,
-    /// Out: as for buffers, and [`ONLINE`].
+    /// Out: as for buffers, [`ONLINE`] and [`WHOLE_REGION`].
     pub flags: u32,
     /// Out: bytes in the region.
     pub size: u64,
@@ -76,6 +89,62 @@ pub struct HeapInfo {
     pub pad: u32,
     /// Out: the heap's name, NUL-terminated.
     pub name: [u8; NAME_SIZE],
+    /// Out: bytes of live buffers.
+    pub used: u64,
+    /// Out: the most that `used` ever was.
+    pub high_water: u64,
+    /// Out: buffers that were ever made.
+    pub allocations: u64,
+    /// Out: allocations that were refused.
+    pub failures: u64,
+    /// Out: bytes, the unit in which memory is taken.
+    pub granule: u64,
+    /// Out: bytes, the largest alignment that can be asked for.
+    pub max_alignment: u64,
+    /// Out: [`ALLOC_TOP_DOWN`], [`ALLOC_NO_WAIT`]: what can be asked for.
+    pub alloc_flags: u32,
+    /// Must be 0.
+    pub pad2: u32,
+}
+
+/// `struct ringfence_alloc`.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub struct Alloc {
+    /// In: bytes.
+    pub size: u64,
+    /// In: bytes to which the start is aligned; 0 for what the heap does anyhow.
+    pub alignment: u64,
+    /// In: address of `heap_count` names of [`NAME_SIZE`] bytes.
+    pub heaps: u64,
+    /// In: 0, or address of `heap_count` numbers: 0, [`NOT_TRIED`] or an errno.
+    pub outcomes: u64,
+    /// In: 1 to [`ALLOC_MAX_HEAPS`].
+    pub heap_count: u32,
+    /// In: `ALLOC_*`, and the properties that the buffer must have.
+    pub flags: u32,
+    /// In: flags of the fd.
+    pub fd_flags: u32,
+    /// Out: which of the heaps served; in: 0.
+    pub index: u32,
+    /// Out: the dma-buf; in: 0.
+    pub fd: i32,
+    /// Must be 0.
+    pub pad: u32,
+}
+
+/// `struct ringfence_sync`.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(C)]
+pub struct Sync {
+    /// In: a dma-buf.
+    pub fd: i32,
+    /// In: `DMA_BUF_SYNC_*`.
+    pub flags: u32,
+    /// In: bytes from the start of the buffer.
+    pub offset: u64,
+    /// In: bytes.
+    pub length: u64,
 }
 
 /// `RINGFENCE_IOCTL_BUFFER_INFO`.
@@ -84,13 +153,25 @@ pub const BUFFER_INFO: Opcode = opcode::read_write::<BufferInfo>(MAGIC, 0);
 /// `RINGFENCE_IOCTL_HEAP_INFO`.
 pub const HEAP_INFO: Opcode = opcode::read_write::<HeapInfo>(MAGIC, 1);
 
+/// `RINGFENCE_IOCTL_ALLOC`.
+pub const ALLOC: Opcode = opcode::read_write::<Alloc>(MAGIC, 2);
+
+/// `RINGFENCE_IOCTL_SYNC`.
+pub const SYNC: Opcode = opcode::read_write::<Sync>(MAGIC, 3);
+
 const _: () = {
     assert!(size_of::<BufferInfo>() == 96);
     assert!(offset_of!(BufferInfo, size) == 8);
     assert!(offset_of!(BufferInfo, handle) == 16);
     assert!(offset_of!(BufferInfo, use_case) == 24);
     assert!(offset_of!(BufferInfo, heap) == 32);
-    assert!(size_of::<HeapInfo>() == 128);
+    assert!(size_of::<HeapInfo>() == 184);
+    assert!(offset_of!(HeapInfo, used) == 128);
+    assert!(offset_of!(HeapInfo, alloc_flags) == 176);
+    assert!(size_of::<Alloc>() == 56);
+    assert!(offset_of!(Alloc, heap_count) == 32);
+    assert!(offset_of!(Alloc, fd) == 48);
+    assert!(size_of::<Sync>() == 24);
     assert!(offset_of!(HeapInfo, size) == 8);
     assert!(offset_of!(HeapInfo, protected_bytes) == 40);
     assert!(offset_of!(HeapInfo, buffers) == 48);
@@ -129,8 +210,27 @@ impl HeapInfo {
             alignment: 0,
             pad: 0,
             name: [0; NAME_SIZE],
+            used: 0,
+            high_water: 0,
+            allocations: 0,
+            failures: 0,
+            granule: 0,
+            max_alignment: 0,
+            alloc_flags: 0,
+            pad2: 0,
         }
     }
+}
+
+/// A name as the driver takes it; `None` for one that is empty, too long, or has
+/// a NUL inside.
+pub fn encode_name(name: &str) -> Option<[u8; NAME_SIZE]> {
+    if name.is_empty() || name.len() >= NAME_SIZE || name.contains('\0') {
+        return None;
+    }
+    let mut bytes = [0; NAME_SIZE];
+    bytes[..name.len()].copy_from_slice(name.as_bytes());
+    Some(bytes)
 }
 
 /// The name in a NUL-terminated array.
@@ -147,7 +247,9 @@ mod tests {
     #[test]
     fn ioctl_numbers() {
         assert_eq!(BUFFER_INFO, 0xc060_b600);
-        assert_eq!(HEAP_INFO, 0xc080_b601);
+        assert_eq!(HEAP_INFO, 0xc0b8_b601);
+        assert_eq!(ALLOC, 0xc038_b602);
+        assert_eq!(SYNC, 0xc018_b603);
     }
 
     #[test]
@@ -156,5 +258,14 @@ mod tests {
         assert_eq!(name(&bytes).len(), NAME_SIZE);
         bytes[3] = 0;
         assert_eq!(name(&bytes), "xxx");
+    }
+
+    #[test]
+    fn a_name_that_does_not_fit_is_not_cut() {
+        assert_eq!(name(&encode_name("camera").unwrap()), "camera");
+        assert!(encode_name(&"x".repeat(NAME_SIZE - 1)).is_some());
+        for wrong in [String::new(), "x".repeat(NAME_SIZE), "a\0b".into()] {
+            assert!(encode_name(&wrong).is_none(), "{wrong:?}");
+        }
     }
 }

@@ -34,7 +34,17 @@ const MAX_RECORDS: usize = 1 << 16;
 /// An open session with the trusted application.
 pub(crate) struct Application {
     session: Session,
-    granule: u64,
+    abilities: Abilities,
+}
+
+/// What the firewall under the trusted application can do.
+#[derive(Clone, Copy)]
+pub(crate) struct Abilities {
+    /// Bytes: the unit in which memory is fenced; a power of two.
+    pub(crate) granule: u64,
+    /// How many separate stretches can be fenced at once; `None` for as many as the
+    /// application takes.
+    pub(crate) windows: Option<u32>,
 }
 
 impl Application {
@@ -47,9 +57,13 @@ impl Application {
         let session = Session::open(&command::TA_UUID)?;
         let mut this = Self {
             session,
-            granule: 0,
+            abilities: Abilities {
+                granule: 0,
+                windows: None,
+            },
         };
-        let (version, granule) = this.greet()?;
+        // Nothing else may be asked before the version is known.
+        let (version, _) = this.greet()?;
         if version != command::PROTOCOL_VERSION {
             pr_err!(
                 "the trusted application speaks version {}, this module version {}\n",
@@ -58,12 +72,24 @@ impl Application {
             );
             return Err(EPROTO.into());
         }
+        this.abilities = this.ask_abilities()?;
+        Ok(this)
+    }
+
+    fn ask_abilities(&self) -> Result<Abilities, Failure> {
+        let mut params = [Param::ValueOut(0, 0), Param::None, Param::None, Param::None];
+        self.session.invoke(command::ABILITIES, &mut params)?;
+        let Param::ValueOut(granule, windows) = params[0] else {
+            return Err(EPROTO.into());
+        };
         if !granule.is_power_of_two() {
-            pr_err!("the trusted application's granule is {:#x}\n", granule);
+            pr_err!("the firewall's granule is {:#x}\n", granule);
             return Err(EPROTO.into());
         }
-        this.granule = granule.into();
-        Ok(this)
+        Ok(Abilities {
+            granule: granule.into(),
+            windows: (windows != 0).then_some(windows),
+        })
     }
 
     /// The protocol's version and the granule in bytes: an answer at all says that
@@ -81,9 +107,9 @@ impl Application {
         }
     }
 
-    /// Bytes: the unit in which ranges are protected.
-    pub(crate) fn granule(&self) -> u64 {
-        self.granule
+    /// What the firewall can do.
+    pub(crate) fn abilities(&self) -> Abilities {
+        self.abilities
     }
 
     /// Fences a range off, and answers its handle.
@@ -92,13 +118,42 @@ impl Application {
     ///
     /// Whatever it is, only [`Self::list`] knows how the range stands then.
     pub(crate) fn protect(&self, range: PhysRange) -> Result<u64, Failure> {
+        self.handle_of(command::PROTECT, range)
+    }
+
+    /// Makes a part of a fenced region known, and answers its handle.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::protect`].
+    pub(crate) fn name(&self, part: PhysRange) -> Result<u64, Failure> {
+        self.handle_of(command::NAME, part)
+    }
+
+    /// Has a stretch of a fenced region zeroed, in which no part is known.
+    ///
+    /// # Errors
+    ///
+    /// The secure world's; some of it may be zeroed.
+    pub(crate) fn scrub(&self, stretch: PhysRange) -> Result<(), Failure> {
+        let mut params = [
+            value(stretch.start),
+            value(stretch.size),
+            Param::None,
+            Param::None,
+        ];
+        self.session.invoke(command::SCRUB, &mut params)
+    }
+
+    /// Calls a command that answers a range's handle.
+    fn handle_of(&self, command: u32, range: PhysRange) -> Result<u64, Failure> {
         let mut params = [
             value(range.start),
             value(range.size),
             Param::ValueOut(0, 0),
             Param::None,
         ];
-        self.session.invoke(command::PROTECT, &mut params)?;
+        self.session.invoke(command, &mut params)?;
         match params[2] {
             Param::ValueOut(high, low) if join(high, low) != command::NO_HANDLE => {
                 Ok(join(high, low))
@@ -107,7 +162,7 @@ impl Application {
         }
     }
 
-    /// Has a range zeroed and opened.
+    /// Has a range zeroed and opened, or a part of a region zeroed and forgotten.
     ///
     /// # Errors
     ///

@@ -25,12 +25,14 @@ use crate::{
         Carveout,
         Reservation, //
     },
+    region::Enclosed,
     secure_world::Fence, //
 };
 
 enum Backing {
     Open(Reservation),
     Fenced(Fence),
+    Enclosed(Enclosed),
 }
 
 /// A range of a carveout as a buffer. Dropping it gives the range back.
@@ -60,30 +62,36 @@ impl Buffer {
         }
     }
 
-    /// The secure world's handle, 0 for an open buffer.
+    /// A buffer in a region that is fenced as a whole.
+    pub(crate) fn enclosed(carveout: Arc<Carveout>, enclosed: Enclosed, size: u64) -> Self {
+        Self {
+            carveout,
+            backing: Backing::Enclosed(enclosed),
+            size,
+        }
+    }
+
+    /// Where it is.
     ///
     /// # Errors
     ///
     /// `EIO` when the secure world has lost the buffer.
-    fn handle(&self) -> Result<u64> {
-        match &self.backing {
-            Backing::Open(_) => Ok(0),
-            Backing::Fenced(fence) => fence.handle(),
-        }
-    }
-
-    fn start(&self) -> u64 {
-        match &self.backing {
+    fn start(&self) -> Result<u64> {
+        Ok(match &self.backing {
             Backing::Open(reservation) => reservation.range().start,
-            Backing::Fenced(fence) => fence.range().start,
-        }
+            Backing::Fenced(fence) => {
+                fence.handle()?;
+                fence.range().start
+            }
+            Backing::Enclosed(enclosed) => enclosed.range()?.start,
+        })
     }
 }
 
 #[vtable]
 impl Exporter for Buffer {
     fn attach(&self, device: &Device) -> Result {
-        self.handle()?;
+        self.start()?;
         match self.carveout.protection() {
             Some(protection) if !protection.admits(device) => Err(EACCES),
             _ => Ok(()),
@@ -91,9 +99,8 @@ impl Exporter for Buffer {
     }
 
     fn map(&self, device: &Device, direction: Direction) -> Result<KBox<Mapping>> {
-        self.handle()?;
         let range = PhysRange {
-            start: self.start(),
+            start: self.start()?,
             size: self.size,
         };
         Mapping::new(device, range, direction)
@@ -102,7 +109,7 @@ impl Exporter for Buffer {
     fn begin_cpu_access(&self) -> Result {
         match &self.backing {
             Backing::Open(_) => Ok(()),
-            Backing::Fenced(_) => Err(EACCES),
+            Backing::Fenced(_) | Backing::Enclosed(_) => Err(EACCES),
         }
     }
 
@@ -117,6 +124,7 @@ impl Exporter for Buffer {
             handle: match &self.backing {
                 Backing::Open(_) => 0,
                 Backing::Fenced(fence) => fence.confirmed_handle()?,
+                Backing::Enclosed(enclosed) => enclosed.confirmed_handle()?,
             },
             use_case: self
                 .carveout

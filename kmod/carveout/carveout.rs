@@ -33,6 +33,7 @@ use ringfence_core::{
     },
     registry::{
         self,
+        Abilities,
         Backend,
         Heap,
         HeapInfo,
@@ -47,20 +48,25 @@ use ringfence_range_alloc::{
     AllocError,
     Geometry,
     Group,
+    Placement,
     RangeAllocator,
-    Record, //
+    Record,
+    MAX_ALIGN, //
 };
 
 use crate::{
     buffer::Buffer,
+    command::Protection as Unit,
     devicetree::{
         Protection,
         Settings, //
     },
     ranges::{
         RangeState,
-        Ranges, //
+        Ranges,
+        Wish, //
     },
+    region,
     scrubber,
     secure_world::{
         Refusal,
@@ -110,6 +116,11 @@ impl Carveout {
         secure_world: Option<Arc<SecureWorld>>,
         clean: bool,
     ) -> Result<Arc<Self>> {
+        // Inside a region that is fenced as a whole the firewall draws no lines.
+        let firewall_granule = match &settings.protection {
+            Some(protection) if protection.unit == Unit::Region => 0,
+            _ => firewall_granule,
+        };
         let granule = settings
             .alignment
             .max(firewall_granule)
@@ -139,8 +150,10 @@ impl Carveout {
         let allocator =
             RangeAllocator::new(geometry, max_live, records, groups).map_err(explain)?;
         let mut ranges = Ranges::new(region.range(), granule, allocator, max_live);
-        if settings.protection.is_none() && !clean {
-            ranges.soil_all()?;
+        match &settings.protection {
+            None if !clean => ranges.soil_all()?,
+            Some(protection) if protection.unit == Unit::Region => ranges.fence_as_a_whole(),
+            _ => {}
         }
 
         let heap = Heap::named(region.name())?;
@@ -173,6 +186,12 @@ impl Carveout {
 
     pub(crate) fn is_protected(&self) -> bool {
         self.settings.protection.is_some()
+    }
+
+    /// Whether it is fenced as a whole, as long as a buffer lives in it.
+    pub(crate) fn is_fenced_as_a_whole(&self) -> bool {
+        self.protection()
+            .is_some_and(|protection| protection.unit == Unit::Region)
     }
 
     pub(crate) fn range(&self) -> PhysRange {
@@ -224,9 +243,26 @@ impl Carveout {
         &self.scrubbing
     }
 
-    /// Zeroes a range, which must be open and nobody's else.
+    fn wish(&self, request: &Request) -> Wish {
+        Wish {
+            // CAST: Widening.
+            size: request.size as u64,
+            alignment: request.alignment.max(self.granule),
+            placement: if request.top_down {
+                Placement::Top
+            } else {
+                Placement::Bottom
+            },
+        }
+    }
+
+    /// Zeroes a range that is nobody's else: one that is open, or one behind the
+    /// fence of a region, which the secure world zeroes.
     pub(crate) fn zero(&self, range: PhysRange) -> Result {
-        self.region.scrub(range)
+        match &self.secure_world {
+            Some(secure_world) => secure_world.scrub(range),
+            None => self.region.scrub(range),
+        }
     }
 }
 
@@ -238,6 +274,12 @@ pub(crate) struct Binding {
 impl Drop for Binding {
     fn drop(&mut self) {
         self.carveout.bound.store(false, Relaxed);
+        // The heap is offline already: nobody would come back to it.
+        if let Some(secure_world) = &self.carveout.secure_world {
+            if self.carveout.is_fenced_as_a_whole() {
+                region::open_idle(&self.carveout, secure_world, true);
+            }
+        }
     }
 }
 
@@ -259,21 +301,24 @@ pub(crate) struct Reservation {
 }
 
 impl Reservation {
-    /// Allocates `size` bytes of clean memory, rounded up, for the current process,
-    /// if there is a run of it that fits.
+    /// Allocates clean memory for the current process, if there is a run of it that
+    /// fits, and no region has to be fenced first.
     ///
     /// # Errors
     ///
     /// `ENOMEM`.
-    fn clean(carveout: &Arc<Carveout>, size: u64) -> Result<Option<Self>> {
+    pub(crate) fn clean(carveout: &Arc<Carveout>, wish: Wish) -> Result<Option<Self>> {
         inject::check(Point::Record)?;
         // Memory comes before the lock.
         let node = RBTreeNodeReservation::new(GFP_KERNEL)?;
         inject::check(Point::Range)?;
-        let allocated = carveout
-            .ranges
-            .lock()
-            .allocate(node, size, Origin::current());
+        let allocated = {
+            let mut ranges = carveout.ranges.lock();
+            if !ranges.can_allocate() {
+                return Ok(None);
+            }
+            ranges.allocate(node, wish, Origin::current())
+        };
         match allocated {
             Ok(range) => Ok(Some(Self {
                 carveout: carveout.clone(),
@@ -330,6 +375,17 @@ impl Reservation {
             .set_state(self.range.start, state);
     }
 
+    /// Makes it a buffer in a fenced region, to which devices may write.
+    pub(crate) fn enclose(&mut self) {
+        self.content = Content::Unknown;
+        self.set_state(RangeState::Protected);
+    }
+
+    /// Takes note that the secure world has zeroed it.
+    pub(crate) fn is_zeroed(&mut self) {
+        self.content = Content::Zeros;
+    }
+
     /// Makes it a buffer that devices of the normal world write to.
     fn open(&mut self) {
         self.content = Content::Unknown;
@@ -339,16 +395,29 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        match self.content {
+        let is_idle = match self.content {
             Content::Zeros => {
-                let node = self.carveout.ranges.lock().release(self.range.start);
+                let (node, is_idle) = {
+                    let mut ranges = self.carveout.ranges.lock();
+                    let node = ranges.release(self.range.start);
+                    (node, ranges.is_fenced_and_idle())
+                };
                 // Its memory is given back outside of the lock.
                 drop(node);
+                is_idle
             }
             Content::Unknown => {
-                self.carveout.ranges.lock().soil(self.range.start);
+                let is_idle = {
+                    let mut ranges = self.carveout.ranges.lock();
+                    ranges.soil(self.range.start);
+                    ranges.is_fenced_and_idle()
+                };
                 Heap::wake(&self.carveout.heap);
+                is_idle
             }
+        };
+        if is_idle {
+            region::has_become_idle(&self.carveout);
         }
     }
 }
@@ -371,9 +440,13 @@ const TRIES: usize = 2;
 #[vtable]
 impl Backend for Carveout {
     fn allocate(this: &Arc<Self>, request: &Request) -> Result<DmaBuf> {
+        let wish = this.wish(request);
         let buffer = match &this.secure_world {
-            Some(secure_world) => protected(this, secure_world, request.size as u64)?,
-            None => open(this, request.size as u64)?,
+            Some(secure_world) if this.is_fenced_as_a_whole() => {
+                region::allocate(this, secure_world, wish, request.no_wait)?
+            }
+            Some(secure_world) => protected(this, secure_world, wish)?,
+            None => open(this, wish, request.no_wait)?,
         };
         let buffer = KBox::new(buffer, GFP_KERNEL)?;
         dma_buf::export(&this.heap, buffer, request.size, request.fd_flags)
@@ -388,6 +461,9 @@ impl Backend for Carveout {
         let mut flags = registry::CONTIGUOUS;
         if self.is_protected() {
             flags |= registry::PROTECTED;
+        }
+        if self.is_fenced_as_a_whole() {
+            flags |= registry::WHOLE_REGION;
         }
         if online {
             flags |= registry::ONLINE;
@@ -410,6 +486,21 @@ impl Backend for Carveout {
         }
     }
 
+    fn abilities(&self) -> Abilities {
+        let mut properties = registry::CONTIGUOUS;
+        if self.is_protected() {
+            properties |= registry::PROTECTED;
+        }
+        Abilities {
+            properties,
+            granule: self.granule,
+            max_alignment: MAX_ALIGN,
+            top_down: true,
+            // The secure world zeroes what it fences.
+            no_wait: !self.is_protected(),
+        }
+    }
+
     fn ranges(&self) -> Result<KVVec<RangeLine>> {
         let mut lines = KVVec::new();
         let mut next = 0;
@@ -429,7 +520,10 @@ impl Backend for Carveout {
 
     fn retry(this: &Arc<Self>, why: Retry) {
         if let Some(secure_world) = &this.secure_world {
-            secure_world.retry(why);
+            if this.is_fenced_as_a_whole() {
+                region::open_idle(this, secure_world, why == Retry::Request);
+            }
+            secure_world.retry(this, why);
         }
     }
 
@@ -438,24 +532,29 @@ impl Backend for Carveout {
     }
 }
 
-fn open(carveout: &Arc<Carveout>, size: u64) -> Result<Buffer> {
-    let mut reservation = match Reservation::clean(carveout, size)? {
+fn open(carveout: &Arc<Carveout>, wish: Wish, no_wait: bool) -> Result<Buffer> {
+    let mut reservation = match Reservation::clean(carveout, wish)? {
         Some(reservation) => reservation,
-        None => scrubber::clean_now(carveout, size)?,
+        // Either it never fits, or it does after a wait.
+        None if no_wait => {
+            carveout.ranges.lock().find(wish).map_err(errno)?;
+            return Err(EAGAIN);
+        }
+        None => scrubber::clean_now(carveout, wish)?,
     };
     reservation.open();
-    Ok(Buffer::open(reservation, size))
+    Ok(Buffer::open(reservation, wish.size))
 }
 
 fn protected(
     carveout: &Arc<Carveout>,
     secure_world: &Arc<SecureWorld>,
-    size: u64,
+    wish: Wish,
 ) -> Result<Buffer> {
     for _ in 0..TRIES {
-        let reservation = Reservation::clean(carveout, size)?.ok_or(ENOMEM)?;
+        let reservation = Reservation::clean(carveout, wish)?.ok_or(ENOMEM)?;
         match SecureWorld::protect(secure_world, reservation) {
-            Ok(fence) => return Ok(Buffer::fenced(carveout.clone(), fence, size)),
+            Ok(fence) => return Ok(Buffer::fenced(carveout.clone(), fence, wish.size)),
             // The range was settled; there may be a better one by now.
             Err(Refusal::Restarted) => {}
             Err(Refusal::Failed(error)) => return Err(error),

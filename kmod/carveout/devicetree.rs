@@ -16,7 +16,10 @@ use kernel::{
 };
 use ringfence_core::firmware_node::Node;
 
-use crate::command::UseCase;
+use crate::command::{
+    Protection as Unit,
+    UseCase, //
+};
 
 const ALIGNMENT: &CStr = c"ringfence,alignment";
 const USE_CASE: &CStr = c"ringfence,use-case";
@@ -39,6 +42,8 @@ pub(crate) enum Kind {
 pub(crate) struct Protection {
     /// Not [`UseCase::None`].
     pub(crate) use_case: UseCase,
+    /// What is fenced at once.
+    pub(crate) unit: Unit,
     /// The devices that may attach. Without the property the firewall itself
     /// admits every device, and the driver does not know better.
     consumers: Option<KVec<Node>>,
@@ -96,14 +101,9 @@ impl Protection {
             dev_err!(device, "{}: unknown use case '{}'\n", USE_CASE, &*name);
             return Err(EINVAL);
         };
-        if let Some(mode) = node.property_read::<CString>(PROTECTION).optional() {
-            if mode.to_bytes() != b"buffer" {
-                dev_err!(device, "{}: '{}' is not supported\n", PROTECTION, &*mode);
-                return Err(EINVAL);
-            }
-        }
         Ok(Self {
             use_case,
+            unit: unit(device, node)?,
             consumers: consumers(device, node)?,
         })
     }
@@ -124,8 +124,23 @@ impl PartialEq for Protection {
             (Some(ours), Some(theirs)) => ours.iter().eq(theirs.iter()),
             _ => false,
         };
-        self.use_case == other.use_case && same_consumers
+        self.use_case == other.use_case && self.unit == other.unit && same_consumers
     }
+}
+
+fn unit(device: &Device, node: &FwNode) -> Result<Unit> {
+    if !node.property_present(PROTECTION) {
+        return Ok(Unit::Buffer);
+    }
+    let name = node.property_read::<CString>(PROTECTION).optional();
+    let unit = name
+        .as_ref()
+        .and_then(|name| name.to_str().ok())
+        .and_then(Unit::from_name);
+    unit.ok_or_else(|| {
+        dev_err!(device, "{} is neither buffer nor region\n", PROTECTION);
+        EINVAL
+    })
 }
 
 fn alignment(device: &Device, node: &FwNode) -> Result<u64> {

@@ -24,12 +24,15 @@ use ringfence_core::{
 };
 
 use crate::{
+    application::Abilities,
     carveout::{
         Binding,
         Carveout, //
     },
+    command::Protection as Unit,
     devicetree::{
         Kind,
+        Protection,
         Settings, //
     },
     module_parameters,
@@ -76,10 +79,14 @@ fn bind(device: &Device, kind: Option<Kind>) -> Result<HeapDriver> {
 
     // Before anything is claimed: a boot in which OP-TEE comes later goes this way.
     let granule = match &settings.protection {
-        Some(_) => state
-            .secure_world
-            .granule()
-            .map_err(|error| unavailable(device, &state, error))?,
+        Some(protection) => {
+            let abilities = state
+                .secure_world
+                .abilities()
+                .map_err(|error| unavailable(device, &state, error))?;
+            judge(device, protection, abilities);
+            abilities.granule
+        }
         None => 0,
     };
 
@@ -95,6 +102,19 @@ fn bind(device: &Device, kind: Option<Kind>) -> Result<HeapDriver> {
         range.start
     );
     Ok(driver)
+}
+
+/// Says what a heap can't promise under a firewall with few windows.
+fn judge(device: &Device, protection: &Protection, abilities: Abilities) {
+    let (Unit::Buffer, Some(windows)) = (protection.unit, abilities.windows) else {
+        return;
+    };
+    dev_warn!(
+        device,
+        "the firewall has {} windows: buffers beyond that get ENOSPC unless they touch others; \
+         ringfence,protection = \"region\" takes one for all\n",
+        windows
+    );
 }
 
 /// Says why a protected heap does not come up, and whether it may come up later.
@@ -171,6 +191,17 @@ fn create(
         .protection
         .is_some()
         .then(|| state.secure_world.clone());
+    let range = region.range();
+    if granule > 0 && (range.start | range.size) & (granule - 1) != 0 {
+        dev_err!(
+            device,
+            "{:#x} bytes at {:#x} can't be fenced: the firewall's granule is {:#x}\n",
+            range.size,
+            range.start,
+            granule
+        );
+        return Err(EINVAL);
+    }
     let clean = *module_parameters::trust_cleared.value_ref();
     let carveout = Carveout::new(device, region, settings, granule, secure_world, clean)?;
     state.carveouts.lock().push(carveout.clone(), GFP_KERNEL)?;

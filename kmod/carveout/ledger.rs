@@ -11,6 +11,9 @@
 //! | yes | takes the handle from the list | is unprotected | is unprotected |
 //! | no | is lost, loudly | is free | - |
 //!
+//! A buffer in a [region that is fenced as a whole](crate::region) comes into the
+//! ledger when somebody asks for its handle, as a named part of the region.
+//!
 //! A range that may be fenced is never free for Linux. When it can't be opened,
 //! it is kept back: it *waits* while there is hope without anybody's help (the
 //! application is away, or has the range mapped: it is asked again a few times),
@@ -24,25 +27,23 @@ use kernel::{
         RBTree,
         RBTreeNodeReservation, //
     },
-    sync::{
-        atomic::{
-            Atomic,
-            Relaxed, //
-        },
-        Arc, //
-    },
-    time::Msecs, //
+    sync::Arc, //
 };
 use ringfence_core::{
+    attachment::PhysRange,
     registry::Heap,
     tee::Failure, //
 };
 
 use crate::{
-    application::Application,
+    application::{
+        Abilities,
+        Application, //
+    },
     carveout::Reservation,
     command::{
         result,
+        RangeKind,
         RangeRecord,
         NO_HANDLE, //
     },
@@ -51,95 +52,13 @@ use crate::{
     STATE, //
 };
 
-/// Milliseconds until a range that was busy is tried again, one after the other.
-const DELAYS: [Msecs; 5] = [100, 400, 1_600, 6_400, 25_600];
+mod entry;
 
-/// A buffer's view of its handle, which changes when the trusted application is
-/// restarted.
-pub(crate) struct HandleCell(Atomic<u64>);
-
-impl HandleCell {
-    pub(crate) fn new() -> Self {
-        Self(Atomic::new(NO_HANDLE))
-    }
-
-    pub(crate) fn get(&self) -> Option<u64> {
-        match self.0.load(Relaxed) {
-            NO_HANDLE => None,
-            handle => Some(handle),
-        }
-    }
-
-    fn set(&self, handle: u64) {
-        self.0.store(handle, Relaxed);
-    }
-}
-
-/// What Linux wants of a range.
-enum Standing {
-    /// That it stays fenced: a buffer lives.
-    Live(Arc<HandleCell>),
-    /// That it is opened, as soon as that is possible.
-    Waiting,
-    /// That it is opened, but the trusted application refused.
-    Quarantined,
-}
-
-struct Entry {
-    /// Keeps the range from being allocated; gone with the entry.
-    reservation: Reservation,
-    handle: u64,
-    standing: Standing,
-    /// How often it was busy.
-    attempts: usize,
-    /// Whether the latest list had it.
-    listed: bool,
-}
-
-impl Entry {
-    fn kept_back(reservation: Reservation, handle: u64) -> Self {
-        reservation.set_state(RangeState::Waiting);
-        Self {
-            reservation,
-            handle,
-            standing: Standing::Waiting,
-            attempts: 0,
-            listed: false,
-        }
-    }
-
-    fn wait(&mut self) {
-        self.standing = Standing::Waiting;
-        self.reservation.set_state(RangeState::Waiting);
-    }
-
-    /// Sees to it that the range is tried again, or gives up hope.
-    fn retry_later(&mut self) {
-        match DELAYS.get(self.attempts) {
-            Some(&delay) => {
-                self.attempts += 1;
-                Heap::retry_after(self.reservation.carveout().heap(), delay);
-            }
-            None => self.quarantine("is busy for too long", result::BUSY),
-        }
-    }
-
-    fn quarantine(&mut self, why: &str, code: u32) {
-        if !matches!(self.standing, Standing::Quarantined) {
-            let range = self.reservation.range();
-            pr_err!(
-                "{}: the range {:#x}+{:#x} {} ({:#x}): quarantined\n",
-                self.reservation.carveout().heap().name(),
-                range.start,
-                range.size,
-                why,
-                code
-            );
-        }
-        self.standing = Standing::Quarantined;
-        self.reservation.set_state(RangeState::Quarantined);
-    }
-}
+pub(crate) use entry::HandleCell;
+use entry::{
+    Entry,
+    Standing, //
+};
 
 /// The ledger, and the session by which it is kept true.
 pub(crate) struct Ledger {
@@ -149,6 +68,9 @@ pub(crate) struct Ledger {
     application: Option<Application>,
     /// By physical address.
     entries: RBTree<u64, Entry>,
+    /// Whether a range waits because the firewall has no window to part two others
+    /// with.
+    starved: bool,
 }
 
 impl Ledger {
@@ -157,11 +79,12 @@ impl Ledger {
             present: false,
             application: None,
             entries: RBTree::new(),
+            starved: false,
         }
     }
 
-    pub(crate) fn granule(&mut self) -> Result<u64> {
-        self.connect().map(Application::granule)
+    pub(crate) fn abilities(&mut self) -> Result<Abilities> {
+        self.connect().map(Application::abilities)
     }
 
     /// The trusted application has appeared on the bus.
@@ -191,14 +114,8 @@ impl Ledger {
         match self.connect()?.protect(range) {
             Ok(handle) => {
                 cell.set(handle);
-                reservation.set_state(RangeState::Protected);
-                let entry = Entry {
-                    reservation,
-                    handle,
-                    standing: Standing::Live(cell),
-                    attempts: 0,
-                    listed: true,
-                };
+                let entry = Entry::new(reservation, handle, Standing::Live(cell));
+                entry.show(RangeState::Protected);
                 self.entries.insert(node.into_node(range.start, entry));
                 Ok(())
             }
@@ -213,6 +130,93 @@ impl Ledger {
                 Err(Refusal::Failed(errno(failure)))
             }
         }
+    }
+
+    /// Has the part of a fenced region that a buffer has made known to the trusted
+    /// application.
+    ///
+    /// # Errors
+    ///
+    /// `EIO` when it is refused; the buffer has no handle then.
+    pub(crate) fn name(&mut self, reservation: &Reservation, cell: &Arc<HandleCell>) -> Result {
+        // The record first: if the answer gets lost, the list tells the handle.
+        let node = RBTreeNodeReservation::new(GFP_KERNEL)?;
+        let range = reservation.range();
+        let entry = Entry {
+            carveout: reservation.carveout().clone(),
+            range,
+            reservation: None,
+            handle: NO_HANDLE,
+            standing: Standing::Live(cell.clone()),
+            attempts: 0,
+            listed: false,
+        };
+        self.entries.insert(node.into_node(range.start, entry));
+        let outcome = self.try_name(range, cell);
+        if outcome.is_err() {
+            if let Some(entry) = self.entries.remove(&range.start) {
+                entry.show(RangeState::Protected);
+            }
+        }
+        outcome
+    }
+
+    fn try_name(&mut self, part: PhysRange, cell: &HandleCell) -> Result {
+        let mut restarted = false;
+        loop {
+            let failure = match self.connect()?.name(part) {
+                Ok(handle) => {
+                    if let Some(entry) = self.entries.get_mut(&part.start) {
+                        entry.handle = handle;
+                    }
+                    cell.set(handle);
+                    return Ok(());
+                }
+                Err(failure) => failure,
+            };
+            self.recover(failure)?;
+            if cell.get().is_some() {
+                return Ok(());
+            }
+            if restarted || !is_restart(failure) {
+                return Err(errno(failure));
+            }
+            restarted = true;
+        }
+    }
+
+    /// Has a named part zeroed and forgotten, now or as soon as possible, and takes
+    /// its reservation over until then.
+    pub(crate) fn release_part(&mut self, reservation: Reservation) {
+        let start = reservation.range().start;
+        if let Some(entry) = self.entries.get_mut(&start) {
+            entry.reservation = Some(reservation);
+            self.release(start);
+        }
+    }
+
+    /// Has a stretch of a fenced region zeroed in which no part is known.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` without the trusted application, `EIO` when it refuses.
+    pub(crate) fn scrub(&mut self, stretch: PhysRange) -> Result {
+        let failure = match self.connect()?.scrub(stretch) {
+            Ok(()) => return Ok(()),
+            Err(failure) => failure,
+        };
+        self.recover(failure)?;
+        if !is_restart(failure) {
+            return Err(errno(failure));
+        }
+        self.connect()?.scrub(stretch).map_err(errno)
+    }
+
+    /// Whether a range waits to be opened.
+    pub(crate) fn has_waiting(&self) -> bool {
+        self.entries
+            .values()
+            .any(|entry| matches!(entry.standing, Standing::Waiting))
     }
 
     /// Has a buffer's range opened, now or as soon as possible.
@@ -264,6 +268,11 @@ impl Ledger {
         }
     }
 
+    /// The trusted application, if there is a session.
+    pub(crate) fn application(&self) -> Option<&Application> {
+        self.application.as_ref()
+    }
+
     /// Makes sure that there is a session.
     fn open(&mut self) -> Result {
         if !self.present {
@@ -276,7 +285,7 @@ impl Ledger {
     }
 
     /// The session, and when it is a new one, with the ledger in step.
-    fn connect(&mut self) -> Result<&Application> {
+    pub(crate) fn connect(&mut self) -> Result<&Application> {
         if self.application.is_none() {
             self.refresh(false)?;
         }
@@ -284,7 +293,7 @@ impl Ledger {
     }
 
     /// Finds out how things stand after `failure`.
-    fn recover(&mut self, failure: Failure) -> Result {
+    pub(crate) fn recover(&mut self, failure: Failure) -> Result {
         if is_restart(failure) {
             pr_warn!("the trusted application has died: recovering from its list\n");
         }
@@ -303,9 +312,10 @@ impl Ledger {
             entry.listed = false;
         }
         let mut strangers = KVVec::new();
-        for record in &records {
+        let is_region = |record: &&RangeRecord| record.kind == RangeKind::Region.raw();
+        for record in records.iter().filter(|record| !is_region(record)) {
             match self.entries.get_mut(&record.start) {
-                Some(entry) if entry.reservation.range().size == record.size => {
+                Some(entry) if entry.range.size == record.size => {
                     entry.listed = true;
                     entry.handle = record.handle;
                 }
@@ -323,7 +333,8 @@ impl Ledger {
         for stranger in &strangers {
             self.evict(stranger)?;
         }
-        Ok(())
+        // Regions come last: they can't be opened before their parts are forgotten.
+        self.resync_regions(&records, all)
     }
 
     /// Settles what the list says about an entry of the ledger.
@@ -334,21 +345,21 @@ impl Ledger {
         match (&entry.standing, entry.listed) {
             (Standing::Live(cell), true) => {
                 cell.set(entry.handle);
-                entry.reservation.set_state(RangeState::Protected);
+                entry.show(RangeState::Protected);
             }
             (Standing::Live(cell), false) => {
                 if cell.get().is_some() {
                     pr_err!(
                         "{}: the secure world has lost the live buffer at {:#x}\n",
-                        entry.reservation.carveout().heap().name(),
+                        entry.carveout.heap().name(),
                         start
                     );
+                    entry.show(RangeState::Lost);
                 }
                 cell.set(NO_HANDLE);
-                entry.reservation.set_state(RangeState::Lost);
             }
-            // It was opened, and zeroed before that.
-            (_, false) => drop(self.entries.remove(&start)),
+            // It was opened, or forgotten, and zeroed before that.
+            (_, false) => self.remove_zeroed(start),
             (Standing::Waiting, true) => self.settle(start)?,
             (Standing::Quarantined, true) if all => {
                 entry.attempts = 0;
@@ -370,12 +381,39 @@ impl Ledger {
             return Ok(());
         };
         match application.unprotect(entry.handle) {
-            Ok(()) => drop(self.entries.remove(&start)),
+            Ok(()) => {
+                self.remove_zeroed(start);
+                self.feed();
+            }
             Err(Failure::Answer(result::BUSY)) => entry.retry_later(),
+            Err(Failure::Answer(result::NO_WINDOW)) => {
+                entry.retry_later();
+                self.starved = true;
+            }
             Err(failure) if !is_plain_refusal(failure) => return Err(failure),
             Err(failure) => entry.quarantine("could not be opened", code(failure)),
         }
         Ok(())
+    }
+
+    /// Forgets a range that the secure world has zeroed.
+    fn remove_zeroed(&mut self, start: u64) {
+        let entry = self.entries.remove(&start);
+        if let Some(mut reservation) = entry.and_then(|entry| entry.reservation) {
+            reservation.is_zeroed();
+        }
+    }
+
+    /// A range was opened: those that wait for a window try again.
+    fn feed(&mut self) {
+        if !core::mem::take(&mut self.starved) {
+            return;
+        }
+        for entry in self.entries.values() {
+            if matches!(entry.standing, Standing::Waiting) {
+                Heap::retry_after(entry.carveout.heap(), 0);
+            }
+        }
     }
 
     /// Has a range opened that the ledger does not know: it was left behind by an
@@ -397,7 +435,7 @@ impl Ledger {
                 );
                 return Ok(());
             }
-            Err(failure @ Failure::Answer(result::BUSY)) => failure,
+            Err(failure @ Failure::Answer(result::BUSY | result::NO_WINDOW)) => failure,
             Err(failure) if !is_plain_refusal(failure) => return Err(failure),
             Err(failure) => failure,
         };
@@ -413,7 +451,7 @@ impl Ledger {
         };
         let mut entry = Entry::kept_back(reservation, record.handle);
         match failure {
-            Failure::Answer(result::BUSY) => entry.retry_later(),
+            Failure::Answer(result::BUSY | result::NO_WINDOW) => entry.retry_later(),
             _ => entry.quarantine("of an earlier life could not be opened", code(failure)),
         }
         self.entries
@@ -433,20 +471,20 @@ impl Ledger {
 }
 
 /// Whether the trusted application died, so that a new instance is needed.
-fn is_restart(failure: Failure) -> bool {
+pub(crate) fn is_restart(failure: Failure) -> bool {
     failure == Failure::Answer(result::TARGET_DEAD)
 }
 
 /// Whether the answer leaves no doubt: the command was not carried out, by an
 /// application that lives and knows the range.
-fn is_plain_refusal(failure: Failure) -> bool {
+pub(crate) fn is_plain_refusal(failure: Failure) -> bool {
     !matches!(
         failure,
         Failure::Transport(_) | Failure::Answer(result::TARGET_DEAD | result::ITEM_NOT_FOUND)
     )
 }
 
-fn code(failure: Failure) -> u32 {
+pub(crate) fn code(failure: Failure) -> u32 {
     match failure {
         Failure::Answer(code) => code,
         Failure::Transport(error) => error.to_errno().unsigned_abs(),
@@ -454,10 +492,11 @@ fn code(failure: Failure) -> u32 {
 }
 
 /// What a caller of the heap is told.
-fn errno(failure: Failure) -> Error {
+pub(crate) fn errno(failure: Failure) -> Error {
     match failure {
         Failure::Answer(result::BUSY) => EBUSY,
         Failure::Answer(result::OUT_OF_MEMORY) => ENOMEM,
+        Failure::Answer(result::NO_WINDOW) => ENOSPC,
         Failure::Answer(_) => EIO,
         Failure::Transport(error) => error,
     }
@@ -472,6 +511,7 @@ mod tests {
     fn an_unknown_answer_is_a_failure() {
         assert_eq!(errno(Failure::Answer(0x1234_5678)), EIO);
         assert_eq!(errno(Failure::Answer(result::ACCESS_DENIED)), EIO);
+        assert_eq!(errno(Failure::Answer(result::NO_WINDOW)), ENOSPC);
         assert!(is_plain_refusal(Failure::Answer(0x1234_5678)));
     }
 

@@ -14,6 +14,7 @@ use core::cmp::{
 #[cfg(RINGFENCE_TEST)]
 use kernel::prelude::*;
 use ringfence_core::attachment::PhysRange;
+use ringfence_range_alloc::Placement;
 
 /// How a range that is not free and clean is used.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -48,14 +49,34 @@ pub(crate) struct Dirt {
     pub(crate) last_end: u64,
 }
 
+/// What a place is to be like.
+#[derive(Clone, Copy)]
+pub(crate) struct Fit {
+    /// Bytes.
+    pub(crate) size: u64,
+    /// Bytes: a power of two.
+    pub(crate) alignment: u64,
+    /// Which end of a run to take.
+    pub(crate) placement: Placement,
+}
+
 impl Place {
-    fn at(run: u64, size: u64, granule: u64) -> Option<Self> {
-        let start = run.checked_next_multiple_of(granule)?;
-        Some(Self {
+    /// The place in the run of free memory from `start` to `end`.
+    fn within(start: u64, end: u64, fit: Fit) -> Option<Self> {
+        let start = match fit.placement {
+            Placement::Bottom => start.checked_next_multiple_of(fit.alignment)?,
+            Placement::Top => {
+                let highest = end.checked_sub(fit.size)?;
+                let aligned = highest - highest % fit.alignment;
+                (aligned >= start).then_some(aligned)?
+            }
+        };
+        let place = Self {
             start,
-            end: start.checked_add(size)?,
+            end: start.checked_add(fit.size)?,
             dirty: None,
-        })
+        };
+        (place.end <= end).then_some(place)
     }
 
     /// Takes note of a dirty range behind those that were noted.
@@ -101,42 +122,43 @@ impl Place {
     }
 }
 
-/// Finds the place for `size` bytes in which the fewest are dirty, among those at
-/// the lower end of each run of free memory.
+/// Finds the place in which the fewest bytes are dirty, among those at one end of
+/// each run of free memory.
 ///
 /// A place is found whenever there is one, as a run has room for a request if and
-/// only if it has at its lower end. `size` and the region's ends are multiples of
-/// `granule`.
+/// only if it has at its end. `ahead` and `ranges` are the same ranges: one of the
+/// two finds where a run ends, and the other follows to see what is dirty in it.
 pub(crate) fn cheapest(
     region: PhysRange,
-    ranges: impl Iterator<Item = (PhysRange, Use)>,
-    size: u64,
-    granule: u64,
+    mut ahead: impl Iterator<Item = (PhysRange, Use)>,
+    mut ranges: impl Iterator<Item = (PhysRange, Use)>,
+    fit: Fit,
 ) -> Option<Place> {
     let mut best: Option<Place> = None;
-    let mut keep = |place: Option<Place>, run_end: u64| {
-        if let Some(place) = place.filter(|place| place.end <= run_end) {
+    let mut run = region.start;
+    loop {
+        let taken = ahead.find(|&(_, used)| used == Use::Taken);
+        let run_end = taken.map_or(region.start + region.size, |(range, _)| range.start);
+        let mut place = Place::within(run, run_end, fit);
+        let dirty = ranges
+            .by_ref()
+            .take_while(|&(_, used)| used == Use::Dirty)
+            .map(|(range, _)| range);
+        match &mut place {
+            Some(place) => dirty.for_each(|range| place.note(range)),
+            None => dirty.for_each(drop),
+        }
+        if let Some(place) = place {
             if best.is_none_or(|best| place.cost() < best.cost()) {
                 best = Some(place);
             }
         }
-    };
-    let mut place = Place::at(region.start, size, granule);
-    for (range, used) in ranges {
-        match used {
-            Use::Taken => {
-                keep(place, range.start);
-                place = Place::at(range.start + range.size, size, granule);
-            }
-            Use::Dirty => {
-                if let Some(place) = &mut place {
-                    place.note(range);
-                }
-            }
-        }
+        let (range, _) = match taken {
+            Some(taken) => taken,
+            None => return best,
+        };
+        run = range.start + range.size;
     }
-    keep(place, region.start + region.size);
-    best
 }
 
 /// Bytes of the longest run without anything allocated; `taken` are the allocated
@@ -171,9 +193,24 @@ mod tests {
         }
     }
 
+    fn cheapest_of(
+        ranges: &[(PhysRange, Use)],
+        size: u64,
+        alignment: u64,
+        placement: Placement,
+    ) -> Option<Place> {
+        let fit = Fit {
+            size,
+            alignment,
+            placement,
+        };
+        let ranges = || ranges.iter().copied();
+        cheapest(REGION, ranges(), ranges(), fit)
+    }
+
     /// The cheapest place's page, and how many pages of it are dirty.
     fn find(ranges: &[(PhysRange, Use)], count: u64) -> Option<(u64, u64)> {
-        let place = cheapest(REGION, ranges.iter().copied(), count * PAGE, PAGE)?;
+        let place = cheapest_of(ranges, count * PAGE, PAGE, Placement::Bottom)?;
         assert_eq!(place.end - place.start, count * PAGE);
         Some(((place.start - REGION.start) / PAGE, place.cost() / PAGE))
     }
@@ -216,26 +253,46 @@ mod tests {
     #[test]
     fn what_is_left_of_dirty_ranges_needs_records() {
         let wide = [(pages(0, 16), Dirty)];
-        let place = cheapest(REGION, wide.into_iter(), PAGE, PAGE).unwrap();
+        let place = cheapest_of(&wide, PAGE, PAGE, Placement::Bottom).unwrap();
         assert_eq!(place.records(), 2);
         assert_eq!(place.to_scrub().unwrap().size, PAGE);
 
         // Aligned to 8 pages, the run of pages 1 to 16 begins at page 8.
         let ranges = [(pages(0, 1), Taken), (pages(1, 15), Dirty)];
-        let place = cheapest(REGION, ranges.into_iter(), 4 * PAGE, 8 * PAGE).unwrap();
+        let place = cheapest_of(&ranges, 4 * PAGE, 8 * PAGE, Placement::Bottom).unwrap();
         assert_eq!(place.start, pages(8, 1).start);
         assert_eq!(place.records(), 3);
         assert_eq!(place.dirty.unwrap().first, pages(1, 1).start);
     }
 
     #[test]
+    fn the_upper_end_of_a_run_can_be_taken() {
+        let ranges = [
+            (pages(0, 4), Dirty),
+            (pages(6, 1), Taken),
+            (pages(9, 7), Dirty),
+        ];
+        let top = |count, alignment| {
+            let place = cheapest_of(&ranges, count * PAGE, alignment * PAGE, Placement::Top)?;
+            Some(((place.start - REGION.start) / PAGE, place.cost() / PAGE))
+        };
+        assert_eq!(top(2, 1), Some((4, 0)));
+        assert_eq!(top(6, 1), Some((0, 4)));
+        // Pages 7 and 8 are clean, but the upper end of their run is not.
+        assert_eq!(top(8, 1), Some((8, 7)));
+        assert_eq!(top(1, 8), Some((8, 0)));
+        assert_eq!(top(9, 1), Some((7, 7)));
+        assert_eq!(top(9, 8), None);
+    }
+
+    #[test]
     fn only_the_dirty_part_is_zeroed() {
         let ranges = [(pages(4, 2), Dirty), (pages(7, 1), Dirty)];
-        let place = cheapest(REGION, ranges.into_iter(), 16 * PAGE, PAGE).unwrap();
+        let place = cheapest_of(&ranges, 16 * PAGE, PAGE, Placement::Bottom).unwrap();
         let scrub = place.to_scrub().unwrap();
         assert_eq!((scrub.start, scrub.size), (pages(4, 1).start, 4 * PAGE));
         assert_eq!(place.dirty.unwrap().ranges, 2);
-        let clean = cheapest(REGION, core::iter::empty(), PAGE, PAGE).unwrap();
+        let clean = cheapest_of(&[], PAGE, PAGE, Placement::Bottom).unwrap();
         assert!(clean.to_scrub().is_none());
     }
 
@@ -252,8 +309,18 @@ mod tests {
             start: u64::MAX - 0x1fff,
             size: 0x1000,
         };
-        assert!(cheapest(top, core::iter::empty(), 0x1000, PAGE).is_some());
-        assert!(cheapest(top, core::iter::empty(), 0x2000, PAGE).is_none());
-        assert!(cheapest(top, core::iter::empty(), u64::MAX - 0xfff, PAGE).is_none());
+        for placement in [Placement::Bottom, Placement::Top] {
+            let fits = |size| {
+                let fit = Fit {
+                    size,
+                    alignment: PAGE,
+                    placement,
+                };
+                cheapest(top, core::iter::empty(), core::iter::empty(), fit).is_some()
+            };
+            assert!(fits(0x1000));
+            assert!(!fits(0x2000));
+            assert!(!fits(u64::MAX - 0xfff));
+        }
     }
 }

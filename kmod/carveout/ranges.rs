@@ -35,9 +35,17 @@ use ringfence_range_alloc::{
 
 use crate::place::{
     self,
+    Fit,
     Place,
     Use, //
 };
+
+#[cfg(RINGFENCE_TEST)]
+mod tests;
+mod whole;
+
+use whole::Fence;
+pub(crate) use whole::Opening;
 
 /// Dirty ranges of which a region consists at first, at most.
 const FIRST_PIECES: u64 = 256;
@@ -142,6 +150,16 @@ pub(crate) struct Taken {
     pub(crate) to_scrub: Option<PhysRange>,
 }
 
+/// What is to be allocated.
+#[derive(Clone, Copy)]
+pub(crate) struct Wish {
+    /// Bytes.
+    pub(crate) size: u64,
+    /// Bytes: a power of two, at least the granule.
+    pub(crate) alignment: u64,
+    pub(crate) placement: Placement,
+}
+
 /// Bytes and buffers, as they are now.
 pub(crate) struct Figures {
     pub(crate) size: u64,
@@ -171,6 +189,8 @@ pub(crate) struct Ranges {
     buffers: u32,
     kept_back: u64,
     fenced: u64,
+    /// Around all of the carveout, if there is one.
+    fence: Fence,
 }
 
 impl Ranges {
@@ -192,6 +212,7 @@ impl Ranges {
             buffers: 0,
             kept_back: 0,
             fenced: 0,
+            fence: Fence::None,
         }
     }
 
@@ -230,13 +251,13 @@ impl Ranges {
     pub(crate) fn allocate(
         &mut self,
         node: NodeReservation,
-        size: u64,
+        wish: Wish,
         origin: Origin,
     ) -> Result<PhysRange, AllocError> {
         let range = self.allocator.alloc(Request {
-            size,
-            align: self.granule,
-            placement: Placement::Bottom,
+            size: wish.size,
+            align: wish.alignment,
+            placement: wish.placement,
         })?;
         Ok(self.track(node, &range, RangeState::Preparing, origin))
     }
@@ -265,27 +286,10 @@ impl Ranges {
     pub(crate) fn take(
         &mut self,
         nodes: Nodes,
-        size: u64,
+        wish: Wish,
         origin: Origin,
     ) -> Result<Taken, AllocError> {
-        let size = size
-            .checked_next_multiple_of(self.granule)
-            .ok_or(AllocError::OutOfBounds)?;
-        let ranges = in_order(&self.tracked, &self.dirty).map(|(&start, tracked)| {
-            let used = match tracked.state {
-                RangeState::Dirty => Use::Dirty,
-                _ => Use::Taken,
-            };
-            (
-                PhysRange {
-                    start,
-                    size: tracked.size,
-                },
-                used,
-            )
-        });
-        let place =
-            place::cheapest(self.region, ranges, size, self.granule).ok_or(AllocError::NoSpace)?;
+        let place = self.find(wish)?;
         let removed = place.dirty.map_or(0, |dirt| dirt.ranges);
         let live = self.allocator.stats().live;
         if live.saturating_sub(removed) + place.records() > self.max_live {
@@ -300,11 +304,46 @@ impl Ranges {
         if let Some(right) = right {
             self.keep_dirty(nodes.right, right)?;
         }
-        let range = self.allocator.alloc_at(place.start, size)?;
+        let range = self
+            .allocator
+            .alloc_at(place.start, place.end - place.start)?;
         Ok(Taken {
             range: self.track(nodes.place, &range, RangeState::Preparing, origin),
             to_scrub: place.to_scrub(),
         })
+    }
+
+    /// The cheapest place in clean and dirty memory together.
+    ///
+    /// # Errors
+    ///
+    /// `NoSpace` when nothing fits, even if all were clean.
+    pub(crate) fn find(&self, wish: Wish) -> Result<Place, AllocError> {
+        let size = wish
+            .size
+            .checked_next_multiple_of(self.granule)
+            .ok_or(AllocError::OutOfBounds)?;
+        let ranges = || {
+            in_order(&self.tracked, &self.dirty).map(|(&start, tracked)| {
+                let used = match tracked.state {
+                    RangeState::Dirty => Use::Dirty,
+                    _ => Use::Taken,
+                };
+                (
+                    PhysRange {
+                        start,
+                        size: tracked.size,
+                    },
+                    used,
+                )
+            })
+        };
+        let fit = Fit {
+            size,
+            alignment: wish.alignment,
+            placement: wish.placement,
+        };
+        place::cheapest(self.region, ranges(), ranges(), fit).ok_or(AllocError::NoSpace)
     }
 
     /// Makes the dirty ranges in a place free for the allocator, and answers what
@@ -385,6 +424,7 @@ impl Ranges {
         let handle = self.tracked.get(&start)?.handle;
         let node = self.untrack(start);
         self.free(start, handle);
+        self.note_release();
         node
     }
 
@@ -400,6 +440,7 @@ impl Ranges {
             range.scrubbed = 0;
             self.dirty_bytes += range.size;
         }
+        self.note_release();
     }
 
     fn untrack(&mut self, start: u64) -> Option<Node> {
@@ -409,30 +450,51 @@ impl Ranges {
         self.tracked.remove_node(&start)
     }
 
-    /// The next part of a dirty range to be zeroed, and where that range begins.
-    pub(crate) fn next_window(&self) -> Option<(u64, PhysRange)> {
-        let cursor = self.dirty.cursor_front()?;
-        let (&start, range) = cursor.current();
-        let left = PhysRange {
+    /// What to zero next, and where the dirty range begins in which it begins: the
+    /// first dirty memory that there is, up to `most` bytes of it without a gap, or
+    /// a window of one range.
+    pub(crate) fn next_dirty(&self, most: Option<u64>) -> Option<(u64, PhysRange)> {
+        if !self.can_allocate() {
+            return None;
+        }
+        let mut ranges = self.dirty.iter();
+        let (&start, range) = ranges.next()?;
+        let first = PhysRange {
             start: start + range.scrubbed,
             size: range.size - range.scrubbed,
         };
-        Some((start, reserved_mem::first_window(left)))
+        let Some(most) = most else {
+            return Some((start, reserved_mem::first_window(first)));
+        };
+        let mut end = first.start + first.size;
+        for (&next, range) in ranges {
+            if next != end || end - first.start >= most {
+                break;
+            }
+            end += range.size;
+        }
+        let run = PhysRange {
+            start: first.start,
+            size: most.min(end - first.start),
+        };
+        Some((start, run))
     }
 
-    /// Takes note that a window of the dirty range at `start` is zeroed. When it
-    /// was the last one the range becomes clean, and its node is for the caller to
-    /// drop, outside of the lock.
-    pub(crate) fn scrubbed(&mut self, start: u64, window: PhysRange) -> Option<Node> {
+    /// Takes note that the dirty range at `start` is zeroed up to `end`, which may
+    /// lie behind it; answers the range's own end. When all of it is zeroed the
+    /// range becomes clean, and its node is for the caller to drop, outside of the
+    /// lock.
+    pub(crate) fn scrubbed(&mut self, start: u64, end: u64) -> Option<(u64, Option<Node>)> {
         let range = self.dirty.get_mut(&start)?;
-        range.scrubbed = window.start + window.size - start;
+        let own_end = start + range.size;
+        range.scrubbed = end.min(own_end) - start;
         if range.scrubbed < range.size {
-            return None;
+            return Some((own_end, None));
         }
         let (handle, size) = (range.handle, range.size);
         self.dirty_bytes = self.dirty_bytes.saturating_sub(size);
         self.free(start, handle);
-        self.dirty.remove_node(&start)
+        Some((own_end, self.dirty.remove_node(&start)))
     }
 
     fn free(&mut self, start: u64, handle: Handle) {
@@ -463,6 +525,7 @@ impl Ranges {
             fenced: self.fenced,
             buffers: self.buffers,
         }
+        .behind(&self.fence)
     }
 
     /// The first range at or behind `address` that is not free and clean.
@@ -535,166 +598,4 @@ fn first_piece(size: u64, granule: u64, max_live: usize) -> u64 {
     size.div_ceil(pieces)
         .max(reserved_mem::WINDOW)
         .next_multiple_of(granule.max(reserved_mem::WINDOW))
-}
-
-#[cfg(RINGFENCE_TEST)]
-#[kunit_tests(ringfence_carveout_ranges)]
-mod tests {
-    use super::*;
-    use ringfence_range_alloc::Geometry;
-
-    const ALL: [RangeState; 7] = [
-        RangeState::Preparing,
-        RangeState::Open,
-        RangeState::Protected,
-        RangeState::Lost,
-        RangeState::Waiting,
-        RangeState::Quarantined,
-        RangeState::Dirty,
-    ];
-
-    const WINDOW: u64 = reserved_mem::WINDOW;
-    const PAGE: u64 = 0x1000;
-    const REGION: PhysRange = PhysRange {
-        start: 0x8000_0000,
-        size: 4 * WINDOW,
-    };
-
-    fn ranges(max_live: usize) -> Result<Ranges> {
-        let geometry = Geometry {
-            base: REGION.start,
-            size: REGION.size,
-            granule: PAGE,
-        };
-        let needed = geometry.metadata_size(max_live).map_err(|_| EINVAL)?;
-        let allocator = RangeAllocator::new(
-            geometry,
-            max_live,
-            KVVec::from_elem(Record::default(), needed.records, GFP_KERNEL)?,
-            KVVec::from_elem(Group::default(), needed.groups, GFP_KERNEL)?,
-        )
-        .map_err(|_| EINVAL)?;
-        Ok(Ranges::new(REGION, PAGE, allocator, max_live))
-    }
-
-    fn allocate(ranges: &mut Ranges, size: u64) -> Result<Result<PhysRange, AllocError>> {
-        let node = NodeReservation::new(GFP_KERNEL)?;
-        Ok(ranges.allocate(node, size, Origin::kernel()))
-    }
-
-    fn take(ranges: &mut Ranges, size: u64) -> Result<Result<Taken, AllocError>> {
-        Ok(ranges.take(Nodes::new()?, size, Origin::kernel()))
-    }
-
-    /// Scrubs without touching memory, and answers the number of windows.
-    fn scrub_all(ranges: &mut Ranges) -> usize {
-        let mut windows = 0;
-        while let Some((start, window)) = ranges.next_window() {
-            ranges.scrubbed(start, window);
-            windows += 1;
-        }
-        windows
-    }
-
-    #[test]
-    fn what_is_kept_back_is_fenced_and_no_buffer() {
-        for state in ALL.into_iter().filter(|state| state.is_kept_back()) {
-            assert!(state.is_fenced());
-            assert!(!state.is_buffer());
-        }
-    }
-
-    #[test]
-    fn a_lost_or_open_buffer_does_not_count_as_fenced() {
-        assert!(!RangeState::Lost.is_fenced());
-        assert!(!RangeState::Open.is_fenced());
-        assert!(RangeState::Protected.is_fenced());
-    }
-
-    #[test]
-    fn a_region_of_unknown_content_is_dirty_and_becomes_clean() -> Result {
-        let mut ranges = ranges(64)?;
-        ranges.soil_all()?;
-        let figures = ranges.figures();
-        assert_eq!((figures.clean, figures.dirty), (0, REGION.size));
-        assert_eq!(figures.largest_free, REGION.size);
-        assert!(ranges.is_idle());
-        assert!(allocate(&mut ranges, PAGE)?.is_err());
-        assert_eq!(scrub_all(&mut ranges), 4);
-        let figures = ranges.figures();
-        assert_eq!((figures.clean, figures.dirty), (REGION.size, 0));
-        assert!(allocate(&mut ranges, REGION.size)?.is_ok());
-        Ok(())
-    }
-
-    #[test]
-    fn a_released_range_is_dirty_until_it_is_scrubbed() -> Result {
-        let mut ranges = ranges(64)?;
-        let range = allocate(&mut ranges, 3 * PAGE)?.map_err(|_| ENOMEM)?;
-        ranges.set_state(range.start, RangeState::Open);
-        assert_eq!(ranges.figures().buffers, 1);
-        ranges.soil(range.start);
-        let figures = ranges.figures();
-        assert_eq!((figures.buffers, figures.dirty), (0, 3 * PAGE));
-        assert_eq!(figures.largest_free, REGION.size);
-        assert_eq!(ranges.line_from(0).map(|line| line.state), Some("dirty"));
-        assert_eq!(scrub_all(&mut ranges), 1);
-        assert!(ranges.line_from(0).is_none());
-        Ok(())
-    }
-
-    #[test]
-    fn a_request_takes_just_what_it_needs_of_a_dirty_range() -> Result {
-        let mut ranges = ranges(64)?;
-        ranges.soil_all()?;
-        let taken = take(&mut ranges, WINDOW + PAGE)?.map_err(|_| ENOMEM)?;
-        assert_eq!(taken.range.start, REGION.start);
-        assert_eq!(taken.range.size, WINDOW + PAGE);
-        assert_eq!(taken.to_scrub.map(|range| range.size), Some(WINDOW + PAGE));
-        assert_eq!(ranges.figures().dirty, REGION.size - WINDOW - PAGE);
-        assert_eq!(
-            ranges.line_from(REGION.start + 1).map(|line| line.start),
-            Some(REGION.start + WINDOW + PAGE)
-        );
-        Ok(())
-    }
-
-    #[test]
-    fn what_was_scrubbed_of_a_split_range_is_remembered() -> Result {
-        let mut ranges = ranges(64)?;
-        let all = allocate(&mut ranges, REGION.size)?.map_err(|_| ENOMEM)?;
-        ranges.soil(all.start);
-        let (start, window) = ranges.next_window().ok_or(EINVAL)?;
-        assert!(ranges.scrubbed(start, window).is_none());
-        take(&mut ranges, PAGE)?.map_err(|_| ENOMEM)?;
-        // The rest of the first window is zero already.
-        let (start, window) = ranges.next_window().ok_or(EINVAL)?;
-        assert_eq!(start, REGION.start + PAGE);
-        assert_eq!(window.start, REGION.start + WINDOW);
-        Ok(())
-    }
-
-    #[test]
-    fn too_many_ranges_are_told_from_too_little_memory() -> Result {
-        let mut ranges = ranges(2)?;
-        let first = allocate(&mut ranges, 4 * PAGE)?.map_err(|_| ENOMEM)?;
-        ranges.soil(first.start);
-        allocate(&mut ranges, REGION.size - 4 * PAGE)?.map_err(|_| ENOMEM)?;
-        // A part of the dirty range would make a third one.
-        let refused = take(&mut ranges, PAGE)?.err();
-        assert_eq!(refused, Some(AllocError::NoRecord));
-        let refused = take(&mut ranges, 5 * PAGE)?.err();
-        assert_eq!(refused, Some(AllocError::NoSpace));
-        assert!(take(&mut ranges, 4 * PAGE)?.is_ok());
-        Ok(())
-    }
-
-    #[test]
-    fn first_pieces_are_few_and_whole_granules() {
-        assert_eq!(first_piece(4 << 20, PAGE, 1 << 10), WINDOW);
-        assert_eq!(first_piece(192 << 20, PAGE, 1 << 14), WINDOW);
-        assert_eq!(first_piece(64 << 30, PAGE, 1 << 14), 256 << 20);
-        assert_eq!(first_piece(4 << 30, 1 << 30, 4), 4 << 30);
-        assert_eq!(first_piece(512 << 20, 1 << 25, 16), 128 << 20);
-    }
 }

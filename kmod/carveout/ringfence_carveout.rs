@@ -75,6 +75,7 @@ mod driver;
 mod ledger;
 mod place;
 mod ranges;
+mod region;
 mod scrubber;
 mod secure_world;
 
@@ -179,6 +180,10 @@ module! {
         scrub_rate: u32 {
             default: 1024,
             description: "MiB that are zeroed in the background in a second, at most, for each heap; 0: none, memory is zeroed when it is allocated",
+        },
+        region_idle: u32 {
+            default: 500,
+            description: "Milliseconds without a buffer after which a carveout that is fenced as a whole is opened",
         },
         trust_cleared: bool {
             default: false,

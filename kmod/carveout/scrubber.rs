@@ -15,6 +15,10 @@
 //! walks over the allocator's blocks to take it. It fails only where it would
 //! fail if all of the memory were clean.
 //!
+//! Behind the fence of a region the secure world does the zeroing, and a window is
+//! all that lies side by side, up to a limit, as a call of it costs as much as
+//! zeroing megabytes.
+//!
 //! What could not be zeroed stays dirty: the worker tries again after a while.
 //!
 //! [cheapest place]: crate::place::cheapest
@@ -46,7 +50,8 @@ use crate::{
     module_parameters,
     ranges::{
         Nodes,
-        Taken, //
+        Taken,
+        Wish, //
     }, //
 };
 
@@ -58,6 +63,9 @@ const RETRY: Msecs = 1_000;
 
 /// Bytes in a spell at most, for which the end of a heap may have to wait.
 const MAX_SPELL: u64 = 64 << 20;
+
+/// Bytes that the secure world zeroes in one call at most.
+const RUN: u64 = 16 << 20;
 
 /// Bytes to zero in a spell of work, at `rate` MiB in a second; 0 means never.
 fn spell(rate: u32) -> u64 {
@@ -99,25 +107,33 @@ pub(crate) fn work(carveout: &Carveout) -> Option<Msecs> {
 /// Zeroes a window of the first dirty range, if there is one, and answers its size
 /// in bytes.
 fn window(carveout: &Carveout, _scrubbing: &MutexGuard<'_, ()>) -> Result<Option<u64>> {
-    let Some((start, window)) = carveout.ranges().lock().next_window() else {
+    let most = carveout.is_fenced_as_a_whole().then_some(RUN);
+    let Some((mut start, window)) = carveout.ranges().lock().next_dirty(most) else {
         return Ok(None);
     };
-    // The range can't go away meanwhile: that takes the lock that the caller holds.
+    // The ranges can't go away meanwhile: that takes the lock that the caller holds.
     carveout.zero(window)?;
-    let node = carveout.ranges().lock().scrubbed(start, window);
-    // Its memory is given back outside of the lock.
-    drop(node);
+    let end = window.start + window.size;
+    while start < end {
+        let scrubbed = carveout.ranges().lock().scrubbed(start, end);
+        // Its node's memory is given back outside of the lock.
+        let Some((next, _node)) = scrubbed else {
+            break;
+        };
+        start = next;
+    }
     Ok(Some(window.size))
 }
 
-/// Allocates `size` bytes, rounded up, though there is no clean run that fits.
+/// Allocates memory, though there is no clean run that fits.
 ///
 /// # Errors
 ///
 /// `ENOMEM` when nothing fits, or without the memory to do it; `EINTR` when a
-/// fatal signal is pending. What was taken is dirty again then.
-pub(crate) fn clean_now(carveout: &Arc<Carveout>, size: u64) -> Result<Reservation> {
-    let Taken { range, to_scrub } = take(carveout, size)?;
+/// fatal signal is pending; `EAGAIN` when a region has to be fenced first. What was
+/// taken is dirty again then.
+pub(crate) fn clean_now(carveout: &Arc<Carveout>, wish: Wish) -> Result<Reservation> {
+    let Taken { range, to_scrub } = take(carveout, wish)?;
     let reservation = Reservation::unknown(carveout, range);
     if let Some(to_scrub) = to_scrub {
         inject::check(Point::Scrub)?;
@@ -126,14 +142,17 @@ pub(crate) fn clean_now(carveout: &Arc<Carveout>, size: u64) -> Result<Reservati
     Ok(reservation)
 }
 
-fn take(carveout: &Carveout, size: u64) -> Result<Taken> {
+fn take(carveout: &Carveout, wish: Wish) -> Result<Taken> {
     loop {
         let nodes = Nodes::new()?;
         let scrubbing = carveout.scrubbing().lock();
-        let taken = carveout
-            .ranges()
-            .lock()
-            .take(nodes, size, Origin::current());
+        let taken = {
+            let mut ranges = carveout.ranges().lock();
+            if !ranges.can_allocate() {
+                return Err(EAGAIN);
+            }
+            ranges.take(nodes, wish, Origin::current())
+        };
         match taken {
             // Fewer dirty ranges make room for records. Each window is progress.
             Err(AllocError::NoRecord) => match window(carveout, &scrubbing)? {

@@ -21,7 +21,8 @@ use kernel::{
         },
         Arc,
         Mutex, //
-    }, //
+    },
+    time::Msecs, //
 };
 use ringfence_core::{
     attachment::PhysRange,
@@ -30,6 +31,7 @@ use ringfence_core::{
 };
 
 use crate::{
+    application::Abilities,
     carveout::{
         Carveout,
         Reservation, //
@@ -82,13 +84,45 @@ impl SecureWorld {
         self.online.load(Relaxed)
     }
 
-    /// Bytes: the unit in which ranges are protected.
+    /// What the firewall can do.
     ///
     /// # Errors
     ///
     /// `ENODEV` without the trusted application, `EIO` when it does not answer.
-    pub(crate) fn granule(&self) -> Result<u64> {
-        self.ledger.lock().granule()
+    pub(crate) fn abilities(&self) -> Result<Abilities> {
+        self.ledger.lock().abilities()
+    }
+
+    /// Has all of a carveout fenced, if it is not.
+    ///
+    /// # Errors
+    ///
+    /// See [`crate::region::allocate`].
+    pub(crate) fn fence(&self, carveout: &Carveout) -> Result {
+        // The secure world zeroes all of it: nobody is to be about that meanwhile.
+        let _scrubbing = carveout.scrubbing().lock();
+        self.ledger.lock().fence_region(carveout)
+    }
+
+    /// Opens a region that is fenced as a whole if nothing was allocated in it in
+    /// the last `delay` milliseconds; answers how many are left otherwise.
+    pub(crate) fn open_idle(&self, carveout: &Carveout, delay: Msecs) -> Option<Msecs> {
+        let _scrubbing = carveout.scrubbing().lock();
+        self.ledger.lock().open_region(carveout, delay)
+    }
+
+    /// Has a stretch of a fenced region zeroed in which no part is named.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` without the trusted application, `EIO` when it refuses.
+    pub(crate) fn scrub(&self, stretch: PhysRange) -> Result {
+        self.ledger.lock().scrub(stretch)
+    }
+
+    /// Runs `work` on the ledger, while nobody else uses it.
+    pub(crate) fn with_ledger<T>(&self, work: impl FnOnce(&mut Ledger) -> T) -> T {
+        work(&mut self.ledger.lock())
     }
 
     /// Says, once, why a heap does not come up.
@@ -131,9 +165,13 @@ impl SecureWorld {
     }
 
     /// Tries to settle ranges that are still fenced without a buffer.
-    pub(crate) fn retry(&self, why: Retry) {
-        // What is not settled now waits for the next occasion.
-        let _ = self.ledger.lock().refresh(why == Retry::Request);
+    pub(crate) fn retry(&self, carveout: &Carveout, why: Retry) {
+        let mut ledger = self.ledger.lock();
+        let all = why == Retry::Request;
+        if all || ledger.has_waiting() || carveout.ranges().lock().is_stuck() {
+            // What is not settled now waits for the next occasion.
+            let _ = ledger.refresh(all);
+        }
     }
 
     /// Gives up all ranges that are still fenced without a buffer. The next

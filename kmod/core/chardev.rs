@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `/dev/ringfence`: what a buffer is, and which heaps there are.
+//! `/dev/ringfence`: what a buffer is, which heaps there are, allocation with
+//! wishes, and cache maintenance of a part of a buffer.
 //!
 //! The structures are those of `include/uapi/ringfence.h`. They may grow at
 //! their end: the size in the command number is what the caller knows of them.
@@ -8,14 +9,25 @@
 use core::mem::offset_of;
 
 use crate::{
+    attachment::Direction,
     bindings::{
+        ringfence_alloc,
         ringfence_buffer_info,
         ringfence_heap_info,
+        ringfence_sync,
+        DMA_BUF_SYNC_END,
+        DMA_BUF_SYNC_RW,
+        RINGFENCE_ALLOC_NO_WAIT,
+        RINGFENCE_ALLOC_TOP_DOWN,
         RINGFENCE_IOC_MAGIC,
         RINGFENCE_NAME_SIZE, //
     },
     dma_buf::DmaBuf,
-    registry, //
+    registry::{
+        self,
+        Abilities, //
+    },
+    scatter_list::Turn, //
 };
 use kernel::{
     fs::File,
@@ -31,15 +43,15 @@ use kernel::{
         MiscDeviceRegistration, //
     },
     prelude::*,
-    transmute::{
-        AsBytes,
-        FromBytes, //
-    },
-    uaccess::{
-        UserSlice,
-        UserSliceReader, //
-    },
     uapi, //
+};
+
+mod alloc;
+mod argument;
+
+use argument::{
+    answer,
+    Argument, //
 };
 
 pub(crate) const OPTIONS: MiscDeviceOptions = MiscDeviceOptions { name: c"ringfence" };
@@ -47,37 +59,25 @@ pub(crate) const OPTIONS: MiscDeviceOptions = MiscDeviceOptions { name: c"ringfe
 const READ_WRITE: u32 = uapi::_IOC_READ | uapi::_IOC_WRITE;
 const BUFFER_INFO: u32 = 0;
 const HEAP_INFO: u32 = 1;
+const ALLOC: u32 = 2;
+const SYNC: u32 = 3;
 
 type Name = [c_char; RINGFENCE_NAME_SIZE as usize];
 
-/// An argument that may grow at its end.
-///
-/// # Safety
-///
-/// The type must have no padding, and every bit pattern must be valid.
-unsafe trait Argument: Default {
-    /// Bytes of the inputs, which every caller must know.
-    const INPUTS: usize;
-}
-
 // SAFETY: The structure consists of integers without holes between them.
 unsafe impl Argument for ringfence_buffer_info {
-    const INPUTS: usize = offset_of!(Self, flags);
+    const NEEDED: usize = offset_of!(Self, flags);
 }
 
 // SAFETY: The structure consists of integers without holes between them.
 unsafe impl Argument for ringfence_heap_info {
-    const INPUTS: usize = offset_of!(Self, flags);
+    const NEEDED: usize = offset_of!(Self, flags);
 }
 
-/// [`Argument`] as bytes.
-#[repr(transparent)]
-struct Bytes<T: Argument>(T);
-
-// SAFETY: `Argument` promises that every bit pattern is valid.
-unsafe impl<T: Argument> FromBytes for Bytes<T> {}
-// SAFETY: `Argument` promises that there is no padding.
-unsafe impl<T: Argument> AsBytes for Bytes<T> {}
+// SAFETY: The structure consists of integers without holes between them.
+unsafe impl Argument for ringfence_sync {
+    const NEEDED: usize = size_of::<Self>();
+}
 
 pub(crate) struct RingfenceDevice;
 
@@ -97,46 +97,11 @@ impl MiscDevice for RingfenceDevice {
         match _IOC_NR(command) {
             BUFFER_INFO => answer(address, size, buffer_info),
             HEAP_INFO => answer(address, size, heap_info),
+            ALLOC => alloc::ioctl(address, size),
+            SYNC => answer(address, size, sync),
             _ => Err(ENOTTY),
         }
     }
-}
-
-/// Reads an argument of the caller's size, and writes it back as `work` left it.
-fn answer<T: Argument>(
-    address: usize,
-    size: usize,
-    work: impl FnOnce(&mut T) -> Result,
-) -> Result<isize> {
-    let (mut reader, mut writer) =
-        UserSlice::new(UserPtr::from_addr(address), size).reader_writer();
-    let mut argument = read(&mut reader, size)?;
-    work(&mut argument.0)?;
-    let bytes = argument.as_bytes();
-    writer.write_slice(bytes.get(..size).unwrap_or(bytes))?;
-    Ok(0)
-}
-
-/// Reads what the caller knows of the argument; the rest is zero.
-fn read<T: Argument>(reader: &mut UserSliceReader, size: usize) -> Result<Bytes<T>> {
-    if size < T::INPUTS {
-        return Err(EINVAL);
-    }
-    let mut argument = Bytes(T::default());
-    let bytes = argument.as_bytes_mut();
-    let known = bytes.len().min(size);
-    reader.read_slice(bytes.get_mut(..known).ok_or(EINVAL)?)?;
-    // What this kernel does not know must not mean anything.
-    while !reader.is_empty() {
-        let mut tail = [0; 64];
-        let length = tail.len().min(reader.len());
-        let tail = tail.get_mut(..length).ok_or(EINVAL)?;
-        reader.read_slice(tail)?;
-        if tail.iter().any(|&byte| byte != 0) {
-            return Err(E2BIG);
-        }
-    }
-    Ok(argument)
 }
 
 fn buffer_info(argument: &mut ringfence_buffer_info) -> Result {
@@ -154,7 +119,7 @@ fn buffer_info(argument: &mut ringfence_buffer_info) -> Result {
 }
 
 fn heap_info(argument: &mut ringfence_heap_info) -> Result {
-    if argument.pad != 0 {
+    if argument.pad != 0 || argument.pad2 != 0 {
         return Err(EINVAL);
     }
     let heap = registry::nth(argument.index as usize).ok_or(ENOENT)?;
@@ -169,7 +134,41 @@ fn heap_info(argument: &mut ringfence_heap_info) -> Result {
     argument.use_case = info.use_case;
     argument.alignment = info.alignment;
     set_name(&mut argument.name, heap.name());
+    let account = heap.account();
+    argument.used = account.used;
+    argument.high_water = account.high_water;
+    argument.allocations = account.allocations;
+    argument.failures = account.failures;
+    if let Some(abilities) = heap.abilities() {
+        argument.granule = abilities.granule;
+        argument.max_alignment = abilities.max_alignment;
+        argument.alloc_flags = alloc_flags(&abilities);
+    }
     Ok(())
+}
+
+/// Begins or ends the CPU's access to a part of a buffer.
+fn sync(argument: &mut ringfence_sync) -> Result {
+    let flags = argument.flags;
+    if flags & !(DMA_BUF_SYNC_RW | DMA_BUF_SYNC_END) != 0 {
+        return Err(EINVAL);
+    }
+    let direction = Direction::of_sync(flags).ok_or(EINVAL)?;
+    let turn = if flags & DMA_BUF_SYNC_END == 0 {
+        Turn::Cpu
+    } else {
+        Turn::Device
+    };
+    let offset = usize::try_from(argument.offset).map_err(|_| EINVAL)?;
+    let length = usize::try_from(argument.length).map_err(|_| EINVAL)?;
+    DmaBuf::get(argument.fd)?.sync(offset, length, direction, turn)
+}
+
+/// What can be asked for beside properties, as flags.
+fn alloc_flags(abilities: &Abilities) -> u32 {
+    let flag = |able: bool, flag: u32| if able { flag } else { 0 };
+    flag(abilities.top_down, RINGFENCE_ALLOC_TOP_DOWN)
+        | flag(abilities.no_wait, RINGFENCE_ALLOC_NO_WAIT)
 }
 
 /// Writes a heap's name, of which the registry has checked the length, and zeros
@@ -191,9 +190,13 @@ mod tests {
         assert_eq!(size_of::<ringfence_buffer_info>(), 32 + 64);
         assert_eq!(offset_of!(ringfence_buffer_info, handle), 16);
         assert_eq!(offset_of!(ringfence_buffer_info, heap), 32);
-        assert_eq!(size_of::<ringfence_heap_info>(), 64 + 64);
+        assert_eq!(size_of::<ringfence_heap_info>(), 64 + 64 + 56);
         assert_eq!(offset_of!(ringfence_heap_info, buffers), 48);
         assert_eq!(offset_of!(ringfence_heap_info, name), 64);
+        assert_eq!(offset_of!(ringfence_heap_info, alloc_flags), 176);
+        assert_eq!(size_of::<ringfence_alloc>(), 56);
+        assert_eq!(offset_of!(ringfence_alloc, fd), 48);
+        assert_eq!(size_of::<ringfence_sync>(), 24);
     }
 
     #[test]

@@ -5,9 +5,11 @@
 //! A heap's buffer type implements [`Exporter`] and is given to [`export`]; it
 //! is dropped when the last reference of the dma-buf is gone, and until then
 //! the heap's module can't be unloaded. All dma-bufs made here share one table
-//! of operations, by which `/dev/ringfence` tells ours from foreign ones.
+//! of operations, as do all of [`page_buffer`](crate::page_buffer), and by these two [`DmaBuf`] tells
+//! ours from foreign ones.
 //!
 //! There is no `vmap`: the dma-buf core wants the operation absent, not failing.
+//! Buffers that the CPU can use are made by [`page_buffer`](crate::page_buffer).
 
 use core::ptr::NonNull;
 
@@ -17,8 +19,14 @@ use crate::{
         Mapping, //
     },
     bindings,
+    dmem::Charge,
     inject,
-    registry::Heap, //
+    page_buffer::PageBuffer,
+    registry::{
+        Entry,
+        Heap, //
+    },
+    scatter_list::Turn, //
 };
 use kernel::{
     bindings::{
@@ -31,9 +39,13 @@ use kernel::{
         from_err_ptr,
         from_result, //
     },
+    fs::File,
     module::this_module,
     prelude::*,
-    sync::Arc, //
+    sync::{
+        aref::ARef,
+        Arc, //
+    }, //
 };
 
 /// What a buffer is, for `/dev/ringfence`.
@@ -111,8 +123,21 @@ impl<T: Exporter> Callbacks for T {
 }
 
 /// What `priv` of our dma-bufs points to.
+///
+/// The order of the fields is that of their drop: first the memory goes back.
 struct Exported {
     callbacks: KBox<dyn Callbacks>,
+    entry: Entry,
+}
+
+/// Whose a dma-buf is.
+enum Kind<'a> {
+    /// Ours, of [`page_buffer`](crate::page_buffer).
+    Pages(PageBuffer<'a>),
+    /// Ours, of [`export`]: for devices only.
+    Device(&'a Exported),
+    /// Somebody else's.
+    Foreign,
 }
 
 /// A reference to a dma-buf.
@@ -153,15 +178,66 @@ impl DmaBuf {
     ///
     /// # Errors
     ///
-    /// `EINVAL` for a dma-buf that was not exported here.
+    /// `EINVAL` for a dma-buf that is not one of Ringfence's.
     pub(crate) fn info(&self) -> Result<Info> {
-        let raw = self.0.as_ptr();
-        // SAFETY: By the type invariants the dma-buf is live, and its operations never change.
-        if !core::ptr::eq(unsafe { (*raw).ops }, &raw const OPERATIONS) {
-            return Err(EINVAL);
+        match self.kind() {
+            Kind::Pages(buffer) => Ok(buffer.info()),
+            Kind::Device(exported) => exported.callbacks.info(),
+            Kind::Foreign => Err(EINVAL),
         }
-        // SAFETY: It has our operations, so it was made by `export`, and is live.
-        unsafe { exported(raw) }.callbacks.info()
+    }
+
+    /// Has the buffer hold what it is charged to.
+    pub(crate) fn hold(&self, charge: Charge) {
+        match self.kind() {
+            Kind::Pages(buffer) => buffer.entry().hold(charge),
+            Kind::Device(exported) => exported.entry.hold(charge),
+            // Nothing that a backend answers with; the charge is given back.
+            Kind::Foreign => {}
+        }
+    }
+
+    /// The file that user space gets, with a reference of its own.
+    pub(crate) fn file(&self) -> ARef<File> {
+        // SAFETY: By the type invariants the dma-buf is live, and with it its file, which does not
+        // change. A dma-buf's file has no position that a call could be using.
+        unsafe { File::from_raw_file((*self.0.as_ptr()).file) }.into()
+    }
+
+    /// Makes `length` bytes from `offset` on ready for whoever uses them next: the
+    /// CPU, after devices, or devices, after the CPU. What is not mapped for any
+    /// device is ready.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for a dma-buf that is not one of Ringfence's, and for bytes that are
+    /// not inside it, or none; `EPERM` for one that the CPU can't map; `EACCES` for
+    /// one that is protected; `EINTR` when a signal ends the wait for devices.
+    pub fn sync(&self, offset: usize, length: usize, direction: Direction, turn: Turn) -> Result {
+        match self.kind() {
+            Kind::Pages(buffer) => buffer.sync(offset, length, direction, turn),
+            Kind::Device(exported) => {
+                exported.callbacks.begin_cpu_access()?;
+                Err(EPERM)
+            }
+            Kind::Foreign => Err(EINVAL),
+        }
+    }
+
+    /// Tells ours from foreign ones.
+    fn kind(&self) -> Kind<'_> {
+        let raw = self.0.as_ptr();
+        // SAFETY: By the type invariants the dma-buf is live. What is read through the reference, its
+        // size, operations and private data, never changes.
+        let buffer = unsafe { &*raw };
+        if let Some(buffer) = PageBuffer::new(buffer) {
+            Kind::Pages(buffer)
+        } else if core::ptr::eq(buffer.ops, &raw const OPERATIONS) {
+            // SAFETY: It has our operations, so it was made by `export`, and is live.
+            Kind::Device(unsafe { exported(raw) })
+        } else {
+            Kind::Foreign
+        }
     }
 }
 
@@ -198,30 +274,62 @@ fn export_callbacks(
     size: usize,
     fd_flags: u32,
 ) -> Result<DmaBuf> {
-    let exported = KBox::new(Exported { callbacks }, GFP_KERNEL)?;
+    // CAST: Widening.
+    let entry = Entry::new(heap, size as u64, None);
+    let private = KBox::into_raw(KBox::new(Exported { callbacks, entry }, GFP_KERNEL)?);
+    // SAFETY: The operations go with `private`, and their release, which comes once, drops it with
+    // the entry.
+    let exported = unsafe {
+        export_raw(
+            &(*private).entry,
+            owner,
+            &OPERATIONS,
+            private.cast(),
+            size,
+            fd_flags,
+        )
+    };
+    exported.inspect_err(|_| {
+        // SAFETY: There is no dma-buf, so `private` is still ours.
+        drop(unsafe { KBox::from_raw(private) });
+    })
+}
+
+/// Makes a dma-buf that has these operations and private data, and enters it into
+/// the books of its heap, which is the entry's.
+///
+/// # Safety
+///
+/// The operations must take `private` for the private data, which must be valid until their
+/// `release` is called. The entry must stay where it is until it is struck off or dropped. On
+/// failure there is no dma-buf, and nothing is called.
+pub(crate) unsafe fn export_raw(
+    entry: &Entry,
+    owner: &'static ThisModule,
+    operations: &'static bindings::dma_buf_ops,
+    private: *mut c_void,
+    size: usize,
+    fd_flags: u32,
+) -> Result<DmaBuf> {
     inject::check(inject::Point::Export)?;
 
     let mut info: bindings::dma_buf_export_info = pin_init::zeroed();
     // A heap is never freed, so its name outlives the dma-buf.
-    info.exp_name = heap.name().as_char_ptr();
+    info.exp_name = entry.heap().name().as_char_ptr();
     info.owner = owner.as_ptr();
-    info.ops = &raw const OPERATIONS;
+    info.ops = operations;
     info.size = size;
     // CAST: The flags of an open file are an `int` there and unsigned in the ioctl.
     info.flags = fd_flags as c_int;
-    let private = KBox::into_raw(exported);
-    info.priv_ = private.cast();
+    info.priv_ = private;
 
-    // SAFETY: `info` is complete. On success the dma-buf owns `private`.
-    match from_err_ptr(unsafe { bindings::dma_buf_export(&info) }) {
-        // INVARIANT: The function returned a reference.
-        Ok(raw) => Ok(DmaBuf(NonNull::new(raw).ok_or(ENOMEM)?)),
-        Err(error) => {
-            // SAFETY: There is no dma-buf, so `private` is still ours.
-            drop(unsafe { KBox::from_raw(private) });
-            Err(error)
-        }
-    }
+    // SAFETY: `info` is complete, and as the caller promises.
+    let raw = from_err_ptr(unsafe { bindings::dma_buf_export(&info) })?;
+    // INVARIANT: The function returned a reference.
+    let buffer = DmaBuf(NonNull::new(raw).ok_or(ENOMEM)?);
+    // SAFETY: The dma-buf is live; the entry is as the caller promises.
+    unsafe { entry.enter(bindings::ringfence_dma_buf_inode(raw)) };
+    Ok(buffer)
 }
 
 /// # Safety

@@ -4,7 +4,10 @@
 
 use crate::{
     bindings,
-    registry::Heap, //
+    registry::{
+        Heap,
+        Request, //
+    }, //
 };
 use kernel::{
     error::from_err_ptr,
@@ -54,7 +57,7 @@ unsafe extern "C" fn allocate(
     let heap = unsafe {
         <Arc<Heap> as ForeignOwnable>::borrow(bindings::dma_heap_get_drvdata(heap).cast())
     };
-    match heap.allocate(size, fd_flags) {
+    match heap.allocate(&Request::plain(size, fd_flags), 0) {
         Ok(buffer) => buffer.into_raw(),
         Err(error) => error.to_ptr(),
     }

@@ -17,15 +17,11 @@ use crate::{
     bindings,
     dma_buf::DmaBuf,
     dma_heap,
-    task::Origin, //
+    dmem, //
 };
 use kernel::{
     container_of,
-    debugfs::{
-        Dir,
-        File, //
-    },
-    fmt,
+    debugfs::Dir,
     impl_has_delayed_work,
     module::this_module,
     new_delayed_work,
@@ -42,7 +38,6 @@ use kernel::{
         msecs_to_jiffies,
         Msecs, //
     },
-    uaccess::UserSliceReader,
     workqueue::{
         self,
         DelayedWork,
@@ -52,15 +47,41 @@ use kernel::{
     }, //
 };
 
+mod backend;
+mod books;
+mod files;
+
+pub use self::backend::{
+    Abilities,
+    Backend,
+    HeapInfo,
+    RangeLine,
+    Request,
+    Retry,
+    CONTIGUOUS,
+    CPU_ACCESS,
+    ONLINE,
+    PROTECTED,
+    WHOLE_REGION, //
+};
+pub(crate) use self::{
+    backend::PROPERTIES,
+    books::{
+        Account,
+        Entry, //
+    }, //
+};
+use self::{
+    backend::{
+        Serve,
+        Server, //
+    },
+    books::Books,
+    files::Files, //
+};
+
 /// Bytes of a heap's name, with its NUL, that the UAPI has room for.
 pub const NAME_SIZE: usize = bindings::RINGFENCE_NAME_SIZE as usize;
-
-/// The buffers are fenced off from the normal world.
-pub const PROTECTED: u32 = bindings::RINGFENCE_PROTECTED;
-/// The buffers are contiguous.
-pub const CONTIGUOUS: u32 = bindings::RINGFENCE_CONTIGUOUS;
-/// The heap can serve allocations now.
-pub const ONLINE: u32 = bindings::RINGFENCE_ONLINE;
 
 global_lock! {
     // SAFETY: Initialised by `init`, which the module calls before anything else.
@@ -112,121 +133,6 @@ pub(crate) fn debugfs_root() -> Option<&'static Dir> {
     DEBUGFS.as_ref()
 }
 
-/// What a backend is asked to allocate.
-pub struct Request {
-    /// Bytes, a multiple of the page size, not 0.
-    pub size: usize,
-    /// Flags of the file descriptor to be.
-    pub fd_flags: u32,
-}
-
-/// What a heap is, and how full; the fields of `struct ringfence_heap_info`.
-#[derive(Clone, Copy, Default)]
-pub struct HeapInfo {
-    /// [`PROTECTED`], [`CONTIGUOUS`], [`ONLINE`].
-    pub flags: u32,
-    /// Bytes.
-    pub size: u64,
-    /// Bytes not allocated: [`clean`](Self::clean) and [`dirty`](Self::dirty).
-    pub free: u64,
-    /// Bytes that can be handed out without being zeroed by the heap.
-    pub clean: u64,
-    /// Bytes that are to be zeroed before they are handed out.
-    pub dirty: u64,
-    /// Bytes of the longest free run.
-    pub largest_free: u64,
-    /// Bytes kept back because the secure world could not open them.
-    pub quarantined: u64,
-    /// Bytes that are fenced now.
-    pub protected_bytes: u64,
-    /// Live buffers.
-    pub buffers: u32,
-    /// Number of the use case.
-    pub use_case: u32,
-    /// Bytes to which the start of a buffer is aligned.
-    pub alignment: u32,
-}
-
-/// One allocated range, for the `ranges` file.
-pub struct RangeLine {
-    /// Physical address.
-    pub start: u64,
-    /// Bytes.
-    pub size: u64,
-    /// How the range stands, in one word.
-    pub state: &'static str,
-    /// Who allocated it.
-    pub origin: Origin,
-}
-
-/// Why a backend should look after its quarantined ranges.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Retry {
-    /// The delay of [`Heap::retry_after`] is over.
-    Timer,
-    /// Somebody wrote to the heap's `retry` file.
-    Request,
-}
-
-/// A driver's allocator.
-#[vtable]
-pub trait Backend: Send + Sync + Sized + 'static {
-    /// Makes a buffer.
-    ///
-    /// # Errors
-    ///
-    /// Those that the design names. After any of them everything is as before.
-    fn allocate(this: &Arc<Self>, request: &Request) -> Result<DmaBuf>;
-
-    /// Says what the heap is and how full.
-    fn info(&self) -> HeapInfo;
-
-    /// The allocated ranges, in order of address.
-    fn ranges(&self) -> Result<KVVec<RangeLine>>;
-
-    /// Tries once more to settle ranges that could not be given back.
-    fn retry(this: &Arc<Self>, why: Retry);
-
-    /// Does a short spell of the work that nobody waits for, and answers after how
-    /// many milliseconds to be called again; `None` is to wait for [`Heap::wake`].
-    ///
-    /// It is not called any more when [`Attachment`]'s drop is over.
-    fn background(&self) -> Option<Msecs>;
-}
-
-/// [`Backend`] without its associated items.
-trait Serve: Send + Sync {
-    fn allocate(&self, request: &Request) -> Result<DmaBuf>;
-    fn info(&self) -> HeapInfo;
-    fn ranges(&self) -> Result<KVVec<RangeLine>>;
-    fn retry(&self, why: Retry);
-    fn background(&self) -> Option<Msecs>;
-}
-
-struct Server<B>(Arc<B>);
-
-impl<B: Backend> Serve for Server<B> {
-    fn allocate(&self, request: &Request) -> Result<DmaBuf> {
-        B::allocate(&self.0, request)
-    }
-
-    fn info(&self) -> HeapInfo {
-        self.0.info()
-    }
-
-    fn ranges(&self) -> Result<KVVec<RangeLine>> {
-        self.0.ranges()
-    }
-
-    fn retry(&self, why: Retry) {
-        B::retry(&self.0, why);
-    }
-
-    fn background(&self) -> Option<Msecs> {
-        self.0.background()
-    }
-}
-
 /// A reference to a module that keeps it from being unloaded.
 struct ModuleReference(&'static ThisModule);
 
@@ -254,27 +160,51 @@ impl Drop for ModuleReference {
 /// The order of the fields is that of their drop: the backend goes first, while
 /// the code of its destructor is still sure to be there.
 struct Entered {
-    backend: Arc<dyn Serve>,
+    attached: Arc<Attached>,
     _module: ModuleReference,
+}
+
+impl Entered {
+    fn allocate(&self, request: &Request, required: u32) -> Result<DmaBuf> {
+        let Attached {
+            backend,
+            abilities,
+            dmem,
+            ..
+        } = &*self.attached;
+        abilities.allow(request, required)?;
+        let charge = match dmem {
+            Some(region) => {
+                // CAST: Widening. No room for it is another matter than no right to it.
+                let size = (request.size as u64)
+                    .checked_next_multiple_of(abilities.granule)
+                    .filter(|&size| size <= region.size())
+                    .ok_or(ENOMEM)?;
+                Some(region.charge(size)?)
+            }
+            None => None,
+        };
+        let buffer = backend.allocate(request)?;
+        if let Some(charge) = charge {
+            buffer.hold(charge);
+        }
+        Ok(buffer)
+    }
 }
 
 struct Attached {
     backend: Arc<dyn Serve>,
+    abilities: Abilities,
+    /// What control groups can limit.
+    dmem: Option<Arc<dmem::Region>>,
     owner: &'static ThisModule,
 }
 
 struct State {
     /// Whether the dma-heap core knows the heap.
     registered: bool,
-    backend: Option<Attached>,
+    backend: Option<Arc<Attached>>,
     files: Option<Files>,
-}
-
-/// The heap's directory in debugfs.
-struct Files {
-    _ranges: Pin<KBox<File<Arc<Heap>>>>,
-    _stats: Pin<KBox<File<Arc<Heap>>>>,
-    _retry: Pin<KBox<File<Arc<Heap>>>>,
 }
 
 /// A heap, which is never freed.
@@ -287,6 +217,8 @@ pub struct Heap {
     name: CString,
     #[pin]
     state: Mutex<State>,
+    #[pin]
+    books: Books,
     #[pin]
     retry: DelayedWork<Heap, RETRY>,
     #[pin]
@@ -352,6 +284,7 @@ impl Heap {
                     backend: None,
                     files: None,
                 }),
+                books <- Books::new(),
                 retry <- new_delayed_work!("ringfence_retry"),
                 background <- new_delayed_work!("ringfence_background"),
             }),
@@ -361,9 +294,25 @@ impl Heap {
         Ok(heap)
     }
 
+    /// How many of its buffers live.
+    pub fn buffers(&self) -> u32 {
+        self.account().buffers
+    }
+
+    /// Bytes of live buffers, also of earlier backends.
+    pub fn used(&self) -> u64 {
+        self.books.account().used
+    }
+
     /// Its name, which is also that of its device.
     pub fn name(&self) -> &CStr {
         &self.name
+    }
+
+    /// The same, without the reference.
+    pub(crate) fn for_ever(&self) -> &'static Heap {
+        // SAFETY: By the type invariants a heap is in `HEAPS`, which keeps it for ever.
+        unsafe { &*core::ptr::from_ref(self) }
     }
 
     /// Puts a backend behind the heap, and registers the heap the first time.
@@ -382,6 +331,19 @@ impl Heap {
         backend: Arc<dyn Serve>,
         owner: &'static ThisModule,
     ) -> Result<Attachment> {
+        let abilities = backend.abilities();
+        let dmem = if abilities.properties & CONTIGUOUS != 0 {
+            dmem::region(backend.memory().unwrap_or(heap.name()), backend.info().size)?
+        } else {
+            None
+        };
+        let attached = Attached {
+            backend,
+            abilities,
+            dmem,
+            owner,
+        };
+        let attached = Arc::new(attached, GFP_KERNEL)?;
         let mut state = heap.state.lock();
         if state.backend.is_some() {
             return Err(EBUSY);
@@ -394,7 +356,7 @@ impl Heap {
             // A heap without its files in debugfs works as well.
             state.files = Files::new(heap).ok();
         }
-        state.backend = Some(Attached { backend, owner });
+        state.backend = Some(attached);
         Self::wake(heap);
         Ok(Attachment { heap: heap.clone() })
     }
@@ -438,7 +400,7 @@ impl Heap {
 
     fn retry_now(&self, why: Retry) {
         if let Ok(entered) = self.enter() {
-            entered.backend.retry(why);
+            entered.attached.backend.retry(why);
         }
     }
 
@@ -447,86 +409,55 @@ impl Heap {
         let attached = state.backend.as_ref().ok_or(ENODEV)?;
         let module = ModuleReference::get(attached.owner).ok_or(ENODEV)?;
         Ok(Entered {
-            backend: attached.backend.clone(),
+            attached: attached.clone(),
             _module: module,
         })
     }
 
-    /// Allocates for the dma-heap core.
+    /// Allocates a buffer, and charges it to the current process's control group.
+    ///
+    /// `required` are the properties without which the buffer is of no use.
     ///
     /// # Errors
     ///
-    /// `ENODEV` without a backend, and those of [`Backend::allocate`].
-    pub(crate) fn allocate(&self, size: usize, fd_flags: u32) -> Result<DmaBuf> {
-        self.enter()?.backend.allocate(&Request { size, fd_flags })
+    /// - `ENODEV` without a backend.
+    /// - `EOPNOTSUPP` when the backend's [`Abilities`] do not allow the request.
+    /// - `ENOMEM` when the request is larger than the heap.
+    /// - `EDQUOT` when a control group's limit is in the way.
+    /// - Those of [`Backend::allocate`].
+    pub(crate) fn allocate(&self, request: &Request, required: u32) -> Result<DmaBuf> {
+        self.enter()
+            .and_then(|entered| entered.allocate(request, required))
+            .inspect_err(|_| self.books.fail())
+    }
+
+    /// Sums over its buffers, also of earlier backends.
+    pub(crate) fn account(&self) -> Account {
+        self.books.account()
+    }
+
+    /// What can be asked of the heap; `None` without a backend.
+    pub(crate) fn abilities(&self) -> Option<Abilities> {
+        let state = self.state.lock();
+        state.backend.as_ref().map(|attached| attached.abilities)
     }
 
     /// What the heap is now; nothing but zeros without a backend.
     pub(crate) fn info(&self) -> HeapInfo {
         match self.enter() {
-            Ok(entered) => entered.backend.info(),
+            Ok(entered) => entered.attached.backend.info(),
             Err(_) => HeapInfo::default(),
         }
     }
-
-    fn show_ranges(heap: &Arc<Heap>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Ok(entered) = heap.enter() else {
-            return Ok(());
-        };
-        let Ok(ranges) = entered.backend.ranges() else {
-            return writeln!(f, "out of memory");
-        };
-        for range in &ranges {
-            // The handle is for holders of the file descriptor only.
-            writeln!(
-                f,
-                "{:#x} {:#x} - {} {} {}",
-                range.start,
-                range.size,
-                range.state,
-                range.origin.pid,
-                range.origin.comm()
-            )?;
-        }
-        Ok(())
-    }
-
-    fn show_stats(heap: &Arc<Heap>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let info = heap.info();
-        writeln!(f, "size {}", info.size)?;
-        writeln!(f, "free {}", info.free)?;
-        writeln!(f, "clean {}", info.clean)?;
-        writeln!(f, "dirty {}", info.dirty)?;
-        writeln!(f, "largest_free {}", info.largest_free)?;
-        writeln!(f, "quarantined {}", info.quarantined)?;
-        writeln!(f, "protected {}", info.protected_bytes)?;
-        writeln!(f, "buffers {}", info.buffers)
-    }
-
-    fn write_retry(heap: &Arc<Heap>, _reader: &mut UserSliceReader) -> Result {
-        heap.retry_now(Retry::Request);
-        Ok(())
-    }
 }
 
-impl Files {
-    fn new(heap: &Arc<Heap>) -> Result<Self> {
-        let dir = debugfs_root().ok_or(ENOENT)?.subdir(heap.name());
-        Ok(Self {
-            _ranges: KBox::pin_init(
-                dir.read_callback_file(c"ranges", heap.clone(), &Heap::show_ranges),
-                GFP_KERNEL,
-            )?,
-            _stats: KBox::pin_init(
-                dir.read_callback_file(c"stats", heap.clone(), &Heap::show_stats),
-                GFP_KERNEL,
-            )?,
-            _retry: KBox::pin_init(
-                dir.write_callback_file(c"retry", heap.clone(), &Heap::write_retry),
-                GFP_KERNEL,
-            )?,
-        })
-    }
+/// The registered heap of this name.
+pub(crate) fn find(name: &CStr) -> Option<Arc<Heap>> {
+    HEAPS
+        .lock()
+        .iter()
+        .find(|heap| heap.name() == name && heap.state.lock().registered)
+        .cloned()
 }
 
 /// The `index`th heap that was ever registered, if there are so many.

@@ -4,9 +4,10 @@
 //!
 //! Three jobs live here, so that the heap modules need no unsafe code:
 //!
-//! - **Safe abstractions** of what the kernel crate lacks: dma-bufs
-//!   ([`dma_buf`], [`attachment`]), reserved memory ([`reserved_mem`],
-//!   [`firmware_node`]) and the TEE ([`tee`], [`tee_bus`]).
+//! - **Safe abstractions** of what the kernel crate lacks: dma-bufs for devices
+//!   only ([`dma_buf`], [`attachment`]) and for the CPU as well ([`page_buffer`],
+//!   [`scatter_list`]), pages ([`pages`], [`shrinker`]), reserved memory
+//!   ([`reserved_mem`], [`firmware_node`]) and the TEE ([`tee`], [`tee_bus`]).
 //! - **The registry** ([`registry`]). The kernel has no way to take a dma-buf
 //!   heap back, so this module registers heaps once and never unloads, while
 //!   the modules that serve them come and go behind it.
@@ -22,12 +23,20 @@ use kernel::{
 pub mod attachment;
 mod bindings;
 mod chardev;
+#[cfg(CONFIG_DMA_CMA)]
+pub mod cma;
 pub mod dma_buf;
 mod dma_heap;
+mod dmem;
 pub mod firmware_node;
 pub mod inject;
+mod kernel_mapping;
+pub mod page_buffer;
+pub mod pages;
 pub mod registry;
 pub mod reserved_mem;
+pub mod scatter_list;
+pub mod shrinker;
 pub mod slot;
 pub mod task;
 pub mod tee;
@@ -46,6 +55,8 @@ impl InPlaceModule for Core {
         unsafe { slot::init() };
         // SAFETY: As above.
         unsafe { registry::init() };
+        // SAFETY: As above.
+        unsafe { dmem::init() };
 
         try_pin_init!(Self {
             chardev <- MiscDeviceRegistration::register(chardev::OPTIONS),

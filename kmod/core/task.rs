@@ -19,14 +19,13 @@ pub struct Origin {
 impl Origin {
     /// The current process.
     pub fn current() -> Self {
-        let mut comm = [0; COMM_SIZE];
+        let mut origin = Self {
+            pid: 0,
+            comm: [0; COMM_SIZE],
+        };
         // SAFETY: `comm` has `TASK_COMM_LEN` bytes, as the function wants.
-        unsafe { bindings::ringfence_current_comm(comm.as_mut_ptr()) };
-        Self {
-            // SAFETY: Looks at the current task only.
-            pid: unsafe { bindings::ringfence_current_tgid() },
-            comm,
-        }
+        unsafe { bindings::ringfence_current(&mut origin.pid, origin.comm.as_mut_ptr()) };
+        origin
     }
 
     /// What the kernel itself holds, such as ranges of an earlier life.
@@ -55,9 +54,14 @@ impl Origin {
 pub(crate) fn pause() -> Result {
     // SAFETY: Called from process context without locks held that forbid sleeping, as callers do.
     unsafe { bindings::ringfence_cond_resched() };
-    // SAFETY: Looks at the current task only.
-    if unsafe { bindings::ringfence_fatal_signal_pending() } {
+    if is_killed() {
         return Err(EINTR);
     }
     Ok(())
+}
+
+/// Whether the current task is being killed.
+pub fn is_killed() -> bool {
+    // SAFETY: Looks at the current task only.
+    unsafe { bindings::ringfence_fatal_signal_pending() }
 }

@@ -20,6 +20,23 @@ pub struct FirewallInfo {
     pub protocol: u32,
     /// Carveouts that it knows.
     pub regions: u32,
+    /// Separate stretches that it can fence at once; 0 for no limit.
+    pub windows: u32,
+}
+
+/// What the firewall's work has cost, in ticks of the physical counter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Costs {
+    /// Calls of the firmware.
+    pub calls: u32,
+    /// Blocks that were zeroed.
+    pub scrubs: u32,
+    /// Ticks in the firmware.
+    pub firmware: u64,
+    /// Ticks for zeroing blocks, their windows included.
+    pub scrubbing: u64,
+    /// Ticks of these in the bare loop.
+    pub zeroing: u64,
 }
 
 /// The pseudo-TA that keeps the ledger of protected ranges.
@@ -37,12 +54,13 @@ pub unsafe trait Firewall {
     /// [`Refusal::Tee`] when it cannot be reached.
     fn info(&mut self) -> Result<FirewallInfo, Refusal>;
 
-    /// Scrubs a range and fences it off; returns the number of its use case.
+    /// Scrubs a range and fences it off; returns the numbers of its use case and
+    /// of its kind.
     ///
     /// # Errors
     ///
     /// [`Refusal::Tee`] with the firewall's result.
-    fn protect(&mut self, range: Range) -> Result<u32, Refusal>;
+    fn protect(&mut self, range: Range) -> Result<(u32, u32), Refusal>;
 
     /// Scrubs a range of the ledger and opens it to the normal world.
     ///
@@ -50,6 +68,28 @@ pub unsafe trait Firewall {
     ///
     /// [`Refusal::Tee`] with the firewall's result.
     fn unprotect(&mut self, range: Range) -> Result<(), Refusal>;
+
+    /// Makes a part of a region known that is fenced as a whole; returns the
+    /// number of its use case.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Tee`] with the firewall's result.
+    fn name(&mut self, part: Range) -> Result<u32, Refusal>;
+
+    /// Scrubs a known part of a region, and forgets it.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Tee`] with the firewall's result.
+    fn forget(&mut self, part: Range) -> Result<(), Refusal>;
+
+    /// Scrubs a stretch of a fenced region in which no part is known.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Tee`] with the firewall's result.
+    fn scrub(&mut self, stretch: Range) -> Result<(), Refusal>;
 
     /// Maps `size` bytes at physical address `start`, both page-aligned and
     /// inside one protected range.
@@ -76,6 +116,14 @@ pub unsafe trait Firewall {
     ///
     /// [`Refusal::Tee`] with the firewall's result; `each` was not called then.
     fn list(&mut self, each: &mut dyn FnMut(LedgerRecord)) -> Result<(), Refusal>;
+
+    /// What its work has cost since it was last asked, for measurements.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Tee`], also when it is not a test build.
+    #[cfg(feature = "test-commands")]
+    fn meter(&mut self) -> Result<Costs, Refusal>;
 
     /// Makes the `nth` next step of a kind fail in the firewall, for tests.
     ///
@@ -128,6 +176,42 @@ impl<'f, F: Firewall> Mapping<'f, F> {
         // by the type invariant `size` bytes are mapped at `address`.
         let first = unsafe { self.address.add(skip) };
         Ok(NonNull::slice_from_raw_parts(first, length))
+    }
+}
+
+/// A window that stays mapped when the command that made it has ended.
+///
+/// # Invariants
+///
+/// `address` is what the firewall returned for `size`, and is mapped.
+#[derive(Debug)]
+pub struct Held {
+    address: NonNull<u8>,
+    size: u64,
+}
+
+impl Held {
+    /// Unmaps it.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Tee`] with the firewall's result; it stays mapped then.
+    pub fn let_go(self, firewall: &mut impl Firewall) -> Result<(), Refusal> {
+        // SAFETY: by the type invariant it is mapped, and nobody has a pointer
+        // to its bytes.
+        unsafe { firewall.unmap(self.address, self.size) }
+    }
+}
+
+impl<F: Firewall> Mapping<'_, F> {
+    /// Leaves the window mapped.
+    pub fn hold(self) -> Held {
+        let this = core::mem::ManuallyDrop::new(self);
+        // INVARIANT: that of the mapping, whose drop does not run.
+        Held {
+            address: this.address,
+            size: this.window.size,
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The names of protected ranges.
+//! The names of protected ranges, and of parts of protected regions.
 //!
 //! A handle is a random 64-bit number. Whoever knows it may use the content
 //! commands on the range, so that the kernel gives it to holders of the buffer
@@ -12,7 +12,7 @@
 use core::num::NonZeroU64;
 
 use heapless::index_map::FnvIndexMap;
-use ringfence_proto::command::{RangeRecord, RangeState, UseCase};
+use ringfence_proto::command::{RangeKind, RangeRecord, RangeState, UseCase};
 use ringfence_proto::firewall::LedgerRecord;
 
 use crate::refusal::Refusal;
@@ -54,6 +54,8 @@ pub struct Entry {
     pub use_case: u32,
     /// How it stands in the ledger.
     pub state: RangeState,
+    /// What it is to the firewall.
+    pub kind: RangeKind,
     /// Whether its release has been asked for. Content commands refuse the
     /// handle from then on, even if the release fails.
     revoked: bool,
@@ -62,11 +64,12 @@ pub struct Entry {
 }
 
 impl Entry {
-    const fn new(range: Range, use_case: u32, state: RangeState) -> Self {
+    const fn new(range: Range, use_case: u32, state: RangeState, kind: RangeKind) -> Self {
         Self {
             range,
             use_case,
             state,
+            kind,
             revoked: false,
             listed: true,
         }
@@ -95,7 +98,7 @@ impl<const N: usize> HandleTable<N> {
         }
     }
 
-    /// Names a range that has just been protected.
+    /// Names a range that has just been protected, or made known.
     ///
     /// # Errors
     ///
@@ -104,9 +107,11 @@ impl<const N: usize> HandleTable<N> {
         &mut self,
         range: Range,
         use_case: u32,
+        kind: RangeKind,
         random: &mut impl FnMut() -> u64,
     ) -> Result<Handle, Refusal> {
-        self.name(Entry::new(range, use_case, RangeState::Protected), random)
+        let entry = Entry::new(range, use_case, RangeState::Protected, kind);
+        self.name(entry, random)
     }
 
     fn name(&mut self, entry: Entry, random: &mut impl FnMut() -> u64) -> Result<Handle, Refusal> {
@@ -138,28 +143,32 @@ impl<const N: usize> HandleTable<N> {
     ///
     /// # Errors
     ///
-    /// [`Refusal::UnknownHandle`], also for a handle that is revoked and for a
-    /// range in quarantine.
+    /// [`Refusal::UnknownHandle`], also for a handle that is revoked, for a
+    /// range in quarantine, and for a region, whose content is that of its parts.
     pub fn usable(&self, handle: Handle) -> Result<&Entry, Refusal> {
         match self.get(handle)? {
-            entry if !entry.revoked && entry.state == RangeState::Protected => Ok(entry),
+            Entry {
+                revoked: false,
+                state: RangeState::Protected,
+                kind: RangeKind::Range | RangeKind::Part,
+                ..
+            } => self.get(handle),
             _ => Err(Refusal::UnknownHandle),
         }
     }
 
-    /// Closes the handle to content commands, for good, and tells which range
-    /// it names.
+    /// Closes the handle to content commands, for good, and tells what it names.
     ///
     /// # Errors
     ///
     /// [`Refusal::UnknownHandle`].
-    pub fn revoke(&mut self, handle: Handle) -> Result<Range, Refusal> {
+    pub fn revoke(&mut self, handle: Handle) -> Result<(Range, RangeKind), Refusal> {
         let entry = self
             .entries
             .get_mut(&handle.raw())
             .ok_or(Refusal::UnknownHandle)?;
         entry.revoked = true;
-        Ok(entry.range)
+        Ok((entry.range, entry.kind))
     }
 
     /// Forgets the handle of a range that has been released.
@@ -201,7 +210,11 @@ impl<const N: usize> HandleTable<N> {
     ) -> Result<(), Refusal> {
         let range = Range::new(record.start, record.size).ok_or(Refusal::Firewall)?;
         let state = RangeState::from_raw(record.state).ok_or(Refusal::Firewall)?;
-        let known = self.entries.values_mut().find(|entry| entry.range == range);
+        let kind = RangeKind::from_raw(record.kind).ok_or(Refusal::Firewall)?;
+        let known = self
+            .entries
+            .values_mut()
+            .find(|entry| (entry.range, entry.kind) == (range, kind));
         match known {
             Some(entry) => {
                 entry.use_case = record.use_case;
@@ -210,7 +223,7 @@ impl<const N: usize> HandleTable<N> {
                 Ok(())
             }
             None => self
-                .name(Entry::new(range, record.use_case, state), random)
+                .name(Entry::new(range, record.use_case, state, kind), random)
                 .map(|_| ()),
         }
     }
@@ -223,6 +236,7 @@ impl<const N: usize> HandleTable<N> {
             handle: *handle,
             use_case: entry.use_case,
             state: entry.state.raw(),
+            kind: entry.kind.raw(),
         })
     }
 
@@ -290,6 +304,7 @@ mod tests {
             size: 4096,
             use_case: use_case.raw(),
             state: state.raw(),
+            kind: RangeKind::Range.raw(),
         }
     }
 
@@ -311,16 +326,31 @@ mod tests {
     fn zero_and_numbers_in_use_are_not_handed_out() {
         let mut table = Table::new();
         let mut random = scripted(&[0, 7, 7, 0, 9]);
-        assert_eq!(table.insert(range(1), 1, &mut random), Ok(handle(7)));
-        assert_eq!(table.insert(range(2), 1, &mut random), Ok(handle(9)));
+        assert_eq!(
+            table.insert(range(1), 1, RangeKind::Range, &mut random),
+            Ok(handle(7))
+        );
+        assert_eq!(
+            table.insert(range(2), 1, RangeKind::Range, &mut random),
+            Ok(handle(9))
+        );
     }
 
     #[test]
     fn a_generator_that_repeats_itself_is_given_up() {
         let mut table = Table::new();
-        assert_eq!(table.insert(range(1), 1, &mut || 0), Err(Refusal::Entropy));
-        assert_eq!(table.insert(range(1), 1, &mut || 5), Ok(handle(5)));
-        assert_eq!(table.insert(range(2), 1, &mut || 5), Err(Refusal::Entropy));
+        assert_eq!(
+            table.insert(range(1), 1, RangeKind::Range, &mut || 0),
+            Err(Refusal::Entropy)
+        );
+        assert_eq!(
+            table.insert(range(1), 1, RangeKind::Range, &mut || 5),
+            Ok(handle(5))
+        );
+        assert_eq!(
+            table.insert(range(2), 1, RangeKind::Range, &mut || 5),
+            Err(Refusal::Entropy)
+        );
         assert_eq!(table.len(), 1);
     }
 
@@ -330,12 +360,20 @@ mod tests {
         let mut random = counting();
         for page in 0..8 {
             assert!(!table.is_full());
-            assert!(table.insert(range(page), 1, &mut random).is_ok());
+            assert!(table
+                .insert(range(page), 1, RangeKind::Range, &mut random)
+                .is_ok());
         }
         assert!(table.is_full());
-        assert_eq!(table.insert(range(8), 1, &mut random), Err(Refusal::Full));
+        assert_eq!(
+            table.insert(range(8), 1, RangeKind::Range, &mut random),
+            Err(Refusal::Full)
+        );
         table.remove(handle(3));
-        assert_eq!(table.insert(range(8), 1, &mut random), Ok(handle(9)));
+        assert_eq!(
+            table.insert(range(8), 1, RangeKind::Range, &mut random),
+            Ok(handle(9))
+        );
     }
 
     #[test]
@@ -350,23 +388,29 @@ mod tests {
     #[test]
     fn a_revoked_handle_is_the_kernels_only_and_stays_so() {
         let mut table = Table::new();
-        let named = table.insert(range(1), 1, &mut counting()).expect("room");
+        let named = table
+            .insert(range(1), 1, RangeKind::Range, &mut counting())
+            .expect("room");
         assert!(table.usable(named).is_ok());
-        assert_eq!(table.revoke(named), Ok(range(1)));
+        assert_eq!(table.revoke(named), Ok((range(1), RangeKind::Range)));
         assert_eq!(table.usable(named), Err(Refusal::UnknownHandle));
         assert!(table.get(named).is_ok());
         let records = [record(1, UseCase::SecureVideo, RangeState::Protected)];
         assert_eq!(table.reconcile(ledger(&records), &mut counting()), Ok(()));
         assert_eq!(table.usable(named), Err(Refusal::UnknownHandle));
-        assert_eq!(table.revoke(named), Ok(range(1)));
+        assert_eq!(table.revoke(named), Ok((range(1), RangeKind::Range)));
     }
 
     #[test]
     fn the_table_follows_the_ledger() {
         let mut table = Table::new();
         let mut random = counting();
-        let kept = table.insert(range(1), 1, &mut random).expect("room");
-        let gone = table.insert(range(2), 1, &mut random).expect("room");
+        let kept = table
+            .insert(range(1), 1, RangeKind::Range, &mut random)
+            .expect("room");
+        let gone = table
+            .insert(range(2), 1, RangeKind::Range, &mut random)
+            .expect("room");
         let records = [
             record(3, UseCase::TrustedUi, RangeState::Quarantined),
             record(1, UseCase::TrustedUi, RangeState::Protected),
@@ -388,7 +432,9 @@ mod tests {
     #[test]
     fn a_ledger_that_cannot_be_read_changes_nothing() {
         let mut table = Table::new();
-        let named = table.insert(range(1), 1, &mut counting()).expect("room");
+        let named = table
+            .insert(range(1), 1, RangeKind::Range, &mut counting())
+            .expect("room");
         let outcome = table.reconcile(|_| Err(Refusal::Tee(1)), &mut counting());
         assert_eq!(outcome, Err(Refusal::Tee(1)));
         assert!(table.usable(named).is_ok());

@@ -7,11 +7,12 @@
 
 use core::ptr::NonNull;
 
-use ringfence_proto::command::PROTOCOL_VERSION;
+use heapless::Vec;
+use ringfence_proto::command::{RangeKind, MAX_HELD, PROTOCOL_VERSION};
 use ringfence_proto::firewall;
 use ringfence_proto::message::{Decrypt, DigestRequest, Info};
 
-use crate::firewall::{Firewall, FirewallInfo, Mapping};
+use crate::firewall::{Firewall, FirewallInfo, Held, Mapping};
 use crate::handles::{Entry, Handle, HandleTable};
 use crate::keys::{ContentKey, KeyStore, MAX_KEYS};
 use crate::policy::{Client, Content};
@@ -63,6 +64,8 @@ pub struct Session {
     pub client: Client,
     /// The keys that it may use.
     pub keys: KeyStore,
+    /// Windows that it keeps mapped; in test builds only.
+    held: Vec<Held, MAX_HELD>,
 }
 
 /// The state of the TA that all sessions share: at most `N` protected ranges.
@@ -105,12 +108,20 @@ impl<F: Firewall, R: FnMut() -> u64, const N: usize> Instance<F, R, N> {
         }
         Ok(Session {
             client,
-            keys: KeyStore::default(),
+            ..Session::default()
         })
     }
 
     /// Notes that a session, which [`open`](Self::open) admitted, is gone.
-    pub fn close(&mut self, session: &Session) {
+    ///
+    /// # Panics
+    ///
+    /// If the firewall does not unmap what the session held, as for a
+    /// [`Mapping`].
+    pub fn close(&mut self, session: &mut Session) {
+        if let Err(refusal) = self.let_go(session) {
+            panic!("held window cannot be unmapped: {refusal}");
+        }
         if session.client == Client::Public {
             self.public_sessions = self.public_sessions.saturating_sub(1);
         }
@@ -182,8 +193,10 @@ impl<F: Firewall, R: FnMut() -> u64, const N: usize> Instance<F, R, N> {
         if self.handles.is_full() {
             return Err(Refusal::Full);
         }
-        let use_case = self.firewall.protect(range)?;
-        let named = self.handles.insert(range, use_case, &mut self.random);
+        let (use_case, kind) = self.firewall.protect(range)?;
+        let named = RangeKind::from_raw(kind)
+            .ok_or(Refusal::Firewall)
+            .and_then(|kind| self.handles.insert(range, use_case, kind, &mut self.random));
         if named.is_err() && self.firewall.unprotect(range).is_err() {
             // Fenced without a name: the ledger is read again to give it one.
             self.synchronised = false;
@@ -191,7 +204,54 @@ impl<F: Firewall, R: FnMut() -> u64, const N: usize> Instance<F, R, N> {
         named
     }
 
-    /// UNPROTECT: scrubs a range and opens it to the normal world.
+    /// NAME: makes a part of a region known, and names it.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::NotTheKernel`], [`Refusal::OutOfBounds`] for what is no
+    /// range, [`Refusal::Full`], or the firewall's refusal.
+    pub fn name(&mut self, session: &Session, start: u64, size: u64) -> Result<Handle, Refusal> {
+        session.client.must_be_kernel()?;
+        let part = Range::new(start, size).ok_or(Refusal::OutOfBounds)?;
+        self.begin()?;
+        if self.handles.is_full() {
+            return Err(Refusal::Full);
+        }
+        let use_case = self.firewall.name(part)?;
+        let kind = RangeKind::Part;
+        let named = self.handles.insert(part, use_case, kind, &mut self.random);
+        if named.is_err() && self.firewall.forget(part).is_err() {
+            // Known without a handle: the ledger is read again to give it one.
+            self.synchronised = false;
+        }
+        named
+    }
+
+    /// SCRUB: zeroes a stretch of a region in which no part is known.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::NotTheKernel`], [`Refusal::OutOfBounds`] for what is no
+    /// range, or the firewall's refusal.
+    pub fn scrub(&mut self, session: &Session, start: u64, size: u64) -> Result<(), Refusal> {
+        session.client.must_be_kernel()?;
+        let stretch = Range::new(start, size).ok_or(Refusal::OutOfBounds)?;
+        self.firewall.scrub(stretch)
+    }
+
+    /// ABILITIES: granule in bytes, and windows of the firewall, 0 for no limit.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::NotTheKernel`]; or the firewall cannot be reached.
+    pub fn abilities(&mut self, session: &Session) -> Result<(u32, u32), Refusal> {
+        session.client.must_be_kernel()?;
+        let info = self.firewall_info()?;
+        Ok((info.granule, info.windows))
+    }
+
+    /// UNPROTECT: scrubs a range and opens it to the normal world; a part of a
+    /// region stays fenced.
     ///
     /// # Errors
     ///
@@ -202,8 +262,10 @@ impl<F: Firewall, R: FnMut() -> u64, const N: usize> Instance<F, R, N> {
         session.client.must_be_kernel()?;
         self.begin()?;
         let handle = Handle::from_raw(handle)?;
-        let range = self.handles.revoke(handle)?;
-        self.firewall.unprotect(range)?;
+        match self.handles.revoke(handle)? {
+            (part, RangeKind::Part) => self.firewall.forget(part)?,
+            (range, _) => self.firewall.unprotect(range)?,
+        }
         self.handles.remove(handle);
         Ok(())
     }
@@ -257,8 +319,10 @@ impl<F: Firewall, R: FnMut() -> u64, const N: usize> Instance<F, R, N> {
     /// # Errors
     ///
     /// [`Refusal::UnknownHandle`], [`Refusal::UseCase`],
-    /// [`Refusal::UnknownKey`], [`Refusal::OutOfBounds`], or what the firewall
-    /// or the cipher says. The range may hold a part of the content then.
+    /// [`Refusal::UnknownKey`], [`Refusal::OutOfBounds`],
+    /// [`Refusal::NotShared`] for content that lies in the range itself, or what
+    /// the firewall or the cipher says. The range may hold a part of the content
+    /// then.
     pub fn decrypt<D: Decryptor>(
         &mut self,
         session: &Session,
@@ -276,6 +340,10 @@ impl<F: Firewall, R: FnMut() -> u64, const N: usize> Instance<F, R, N> {
         for window in windows {
             let mut mapping = Mapping::new(&mut self.firewall, window)?;
             let plaintext = mapping.bytes()?;
+            // The binary takes no secure memory for input; this does not rely on it.
+            if ciphertext.overlaps(plaintext) {
+                return Err(Refusal::NotShared);
+            }
             // SAFETY: the bytes are mapped, writable, until `mapping` goes.
             unsafe { cipher.decrypt(ciphertext.take(plaintext.len()), plaintext)? };
         }
@@ -301,6 +369,72 @@ impl<F: Firewall, R: FnMut() -> u64, const N: usize> Instance<F, R, N> {
             let bytes = mapping.bytes()?;
             // SAFETY: the bytes are mapped, readable, until `mapping` goes.
             unsafe { digest.digest(bytes)? };
+        }
+        Ok(())
+    }
+
+    /// FILL: fills a range with a byte.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::UnknownHandle`], or what the firewall says.
+    pub fn fill(&mut self, handle: u64, byte: u8) -> Result<(), Refusal> {
+        let range = self.content(handle, Content::Hold)?;
+        let span = range.span(0, range.size())?;
+        for window in span.windows(self.firewall_info()?.window.into())? {
+            let mut mapping = Mapping::new(&mut self.firewall, window)?;
+            let bytes = mapping.bytes()?;
+            // SAFETY: the bytes are mapped, writable, until `mapping` goes.
+            unsafe { bytes.cast::<u8>().write_bytes(byte, bytes.len()) };
+        }
+        Ok(())
+    }
+
+    /// METER: what the firewall's work has cost since the last METER.
+    ///
+    /// # Errors
+    ///
+    /// What the firewall says; it must be a test build as well.
+    #[cfg(feature = "test-commands")]
+    pub fn meter(&mut self) -> Result<crate::firewall::Costs, Refusal> {
+        self.firewall.meter()
+    }
+
+    /// HOLD: keeps a part of a range mapped, which must be within one window.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::UnknownHandle`], [`Refusal::OutOfBounds`], also for what
+    /// takes several windows, [`Refusal::Full`], or what the firewall says.
+    pub fn hold(
+        &mut self,
+        session: &mut Session,
+        handle: u64,
+        offset: u64,
+        length: u64,
+    ) -> Result<(), Refusal> {
+        let range = self.content(handle, Content::Hold)?;
+        let span = range.span(offset, length)?;
+        let mut windows = span.windows(self.firewall_info()?.window.into())?;
+        let (Some(window), None) = (windows.next(), windows.next()) else {
+            return Err(Refusal::OutOfBounds);
+        };
+        if session.held.is_full() {
+            return Err(Refusal::Full);
+        }
+        let held = Mapping::new(&mut self.firewall, window)?.hold();
+        session.held.push(held).map_err(|_| Refusal::Full)
+    }
+
+    /// LET_GO: unmaps what the session holds.
+    ///
+    /// # Errors
+    ///
+    /// What the firewall says; the window in question is forgotten, and stays
+    /// mapped as long as this instance lives.
+    pub fn let_go(&mut self, session: &mut Session) -> Result<(), Refusal> {
+        while let Some(held) = session.held.pop() {
+            held.let_go(&mut self.firewall)?;
         }
         Ok(())
     }

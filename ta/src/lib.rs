@@ -13,6 +13,7 @@
 //! | [`keys`] | which content keys a session holds, and for how long |
 //! | [`shared`] | that memory shared with the normal world is read once |
 //! | [`refusal`] | what the client is told |
+//! | [`derail`] | how a command goes wrong on purpose, in test builds |
 //!
 //! The binary `ringfence-ta` joins it to OP-TEE: entry points, parameters,
 //! cryptography, and the session to the firewall in OP-TEE's core.
@@ -29,6 +30,7 @@
 
 #![no_std]
 
+pub mod derail;
 pub mod firewall;
 pub mod handles;
 pub mod instance;

@@ -46,6 +46,8 @@ pub enum Content {
     Decrypt,
     /// Reads it for a keyed digest; in test builds only.
     Digest,
+    /// Keeps a part of it mapped, or fills it; in test builds only.
+    Hold,
 }
 
 impl Content {
@@ -53,15 +55,15 @@ impl Content {
     ///
     /// Decryption is for video that is on its way to a decoder or a display;
     /// a range for a trusted user interface, for recorded video, or of unknown
-    /// purpose takes none. The digest, an oracle that exists in test builds
-    /// only, must see every range.
+    /// purpose takes none. What exists in test builds only, such as the digest,
+    /// must reach every range.
     ///
     /// # Errors
     ///
     /// [`Refusal::UseCase`].
     pub const fn must_be_open_to(self, use_case: Option<UseCase>) -> Result<(), Refusal> {
         match (self, use_case) {
-            (Self::Decrypt, Some(UseCase::SecureVideo)) | (Self::Digest, _) => Ok(()),
+            (Self::Decrypt, Some(UseCase::SecureVideo)) | (Self::Digest | Self::Hold, _) => Ok(()),
             (Self::Decrypt, _) => Err(Refusal::UseCase),
         }
     }

@@ -3,6 +3,7 @@
 //! Memory that the normal world shares, and may change at any moment.
 
 use core::marker::PhantomData;
+use core::ptr::NonNull;
 
 /// Bytes in shared memory, of which each can be taken once.
 ///
@@ -46,6 +47,12 @@ impl SharedBytes<'_> {
         self.length == 0
     }
 
+    /// Whether any byte that is not taken yet is among `others`.
+    pub fn overlaps(&self, others: NonNull<[u8]>) -> bool {
+        let (start, other) = (self.pointer.addr(), others.cast::<u8>().addr().get());
+        start < other.saturating_add(others.len()) && other < start.saturating_add(self.length)
+    }
+
     /// Takes the next `length` bytes, or what is left of them.
     pub fn take(&mut self, length: usize) -> Self {
         let length = length.min(self.length);
@@ -63,6 +70,25 @@ impl SharedBytes<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_byte_in_common_is_an_overlap() {
+        let memory = [0u8; 16];
+        let part = |from: usize, to: usize| NonNull::from(&memory[from..to]);
+        // SAFETY: `memory` outlives the value.
+        let mut shared = unsafe { SharedBytes::new(memory[4..].as_ptr(), 8) };
+        for (from, to, overlaps) in [
+            (0, 4, false),
+            (0, 5, true),
+            (6, 7, true),
+            (11, 16, true),
+            (12, 16, false),
+        ] {
+            assert_eq!(shared.overlaps(part(from, to)), overlaps, "{from}..{to}");
+        }
+        shared.take(2);
+        assert!(!shared.overlaps(part(4, 6)));
+    }
 
     #[test]
     fn each_byte_is_taken_once() {

@@ -14,6 +14,81 @@ pub struct Figures {
     pub counter: Counter,
     /// Heap by heap, from the smallest size to the largest.
     pub heaps: Vec<HeapFigures>,
+    /// Heaps of pages beside the kernel's own, if they were measured.
+    #[serde(default)]
+    pub pages: Vec<PageFigures>,
+    /// What protecting a buffer costs, from the smallest size to the largest.
+    #[serde(default)]
+    pub protection: Vec<ProtectionFigures>,
+}
+
+/// Buffers of pages, of one heap and one size.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PageFigures {
+    /// Which heap, and how it was set up.
+    pub subject: String,
+    /// Bytes.
+    pub size: u64,
+    /// `DMA_HEAP_IOCTL_ALLOC`.
+    pub alloc: Spread,
+    /// `mmap`, and a write to every page.
+    pub touch: Spread,
+    /// Attaching to a device and mapping for it, and back.
+    pub import: Spread,
+    /// Mapping for the kernel, and back.
+    pub vmap: Spread,
+    /// `close` of the only file descriptor.
+    pub close: Spread,
+}
+
+/// Buffers of one size in a heap that fences each on its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProtectionFigures {
+    /// Bytes.
+    pub size: u64,
+    /// Rounds, each an allocation and a close.
+    pub rounds: u32,
+    /// Allocation: the buffer is fenced and zeroed.
+    pub alloc: Work,
+    /// Close: it is zeroed and opened.
+    pub close: Work,
+}
+
+/// What one call had the secure world do, the median of all rounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Work {
+    /// Instructions of the whole call.
+    pub instructions: u64,
+    /// Calls of the firmware.
+    pub firmware_calls: u64,
+    /// Instructions in the firmware.
+    pub firmware: u64,
+    /// Blocks that were zeroed.
+    pub scrubs: u64,
+    /// Instructions for zeroing, with the windows to do it through.
+    pub scrubbing: u64,
+    /// Instructions of these in the bare zeroing loop.
+    pub zeroing: u64,
+}
+
+impl Work {
+    /// Number by number, the median of some calls; none of no calls.
+    pub fn median(calls: &[Self]) -> Option<Self> {
+        let of = |number: fn(&Self) -> u64| {
+            Spread::of(calls.iter().map(number).collect()).map(|spread| spread.median)
+        };
+        Some(Self {
+            instructions: of(|work| work.instructions)?,
+            firmware_calls: of(|work| work.firmware_calls)?,
+            firmware: of(|work| work.firmware)?,
+            scrubs: of(|work| work.scrubs)?,
+            scrubbing: of(|work| work.scrubbing)?,
+            zeroing: of(|work| work.zeroing)?,
+        })
+    }
 }
 
 /// The counter that was read, and what it counts.

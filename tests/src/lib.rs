@@ -7,11 +7,17 @@
 //! * [`host_port`]: questions that a guest program asks the host over a
 //!   virtio-serial port, for what can't be measured from inside: whether the
 //!   plaintext lies anywhere in the machine's memory.
+//! * [`attacks`], [`bad_cases`]: what the suites try, as tables.
 //! * [`bench`]: the figures that `ringfence-bench` prints.
+//! * [`foreign`]: the trusted application that has no business here.
 //! * `guest` (feature `guest`, aarch64): looking at a system from below: raw
 //!   ioctls, physical memory, the trusted application's raw commands.
 
+pub mod attacks;
+pub mod bad_cases;
 pub mod bench;
+pub mod differences;
+pub mod foreign;
 #[cfg(all(feature = "guest", target_arch = "aarch64"))]
 pub mod guest;
 pub mod host_port;

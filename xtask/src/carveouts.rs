@@ -22,6 +22,8 @@ const PROTECTED_HEAP: &str = "ringfence,protected-heap";
 const CARVEOUT_HEAP: &str = "ringfence,carveout-heap";
 /// What the secure world knows as use cases; see `ta/proto`.
 const USE_CASES: [&str; 3] = ["secure-video", "trusted-ui", "secure-video-record"];
+/// What of a region is fenced; the first one is the binding's default.
+const PROTECTIONS: [&str; 2] = ["buffer", "region"];
 /// Page size of Linux and granule of the GPT, in bytes.
 const GRANULE: u64 = 4096;
 
@@ -65,6 +67,8 @@ pub struct Region {
     pub size: u64,
     /// For a protected heap, its use case.
     pub use_case: Option<String>,
+    /// What of it is fenced at once.
+    pub protection: &'static str,
 }
 
 /// Everything that is derived from one merged devicetree.
@@ -178,7 +182,33 @@ fn region_of(fdt: &Fdt<'_>, heap: &FdtNode<'_>, protected: bool) -> Result<Regio
         base,
         size,
         use_case,
+        protection: protection_of(heap, protected)?,
     })
+}
+
+fn protection_of(heap: &FdtNode<'_>, protected: bool) -> Result<&'static str, CarveoutError> {
+    match (protected, read::<&str>(heap, "ringfence,protection")?) {
+        (_, None) => Ok(PROTECTIONS[0]),
+        (false, Some(_)) => invalid(
+            heap,
+            format!("`ringfence,protection` belongs to a `{PROTECTED_HEAP}`"),
+        ),
+        (true, Some(given)) => PROTECTIONS
+            .into_iter()
+            .find(|known| *known == given)
+            .map_or_else(
+                || {
+                    invalid(
+                        heap,
+                        format!(
+                            "`ringfence,protection` is {given:?}, must be one of {}",
+                            PROTECTIONS.join(", ")
+                        ),
+                    )
+                },
+                Ok,
+            ),
+    }
 }
 
 fn secure_dts(regions: &[&Region]) -> String {
@@ -194,11 +224,13 @@ fn secure_dts(regions: &[&Region]) -> String {
             "\n\t\t{} {{\n\
              \t\t\tcompatible = \"ringfence,carveout\", \"linaro,secure-heap\";\n\
              \t\t\treg = <{} {}>;\n\t\t\tno-map;\n\
-             \t\t\tringfence,use-case = \"{}\";\n\t\t}};\n",
+             \t\t\tringfence,use-case = \"{}\";\n\
+             \t\t\tringfence,protection = \"{}\";\n\t\t}};\n",
             region.node,
             cells(region.base),
             cells(region.size),
             region.use_case.as_deref().unwrap_or_default(),
+            region.protection,
         )
         .expect("writing to a String succeeds");
     }
@@ -270,6 +302,7 @@ mod tests {
         size: u64,
         compatible: &'static str,
         use_case: Option<&'static str>,
+        protection: Option<&'static str>,
         no_map: bool,
     }
 
@@ -279,6 +312,7 @@ mod tests {
         size: 0x40_0000,
         compatible: PROTECTED_HEAP,
         use_case: Some("secure-video"),
+        protection: None,
         no_map: true,
     };
 
@@ -319,6 +353,9 @@ mod tests {
                 .property(cell("memory-region", phandle));
             if let Some(use_case) = c.use_case {
                 heap = heap.property(text("ringfence,use-case", use_case));
+            }
+            if let Some(protection) = c.protection {
+                heap = heap.property(text("ringfence,protection", protection));
             }
             tree.root.add_child(heap.build());
         }
@@ -403,6 +440,34 @@ mod tests {
             ..VIDEO
         };
         assert!(refusal(&[plain]).contains("belongs to a"));
+    }
+
+    #[test]
+    fn the_protection_reaches_the_secure_world() {
+        for (given, derived) in [
+            (None, "buffer"),
+            (Some("buffer"), "buffer"),
+            (Some("region"), "region"),
+        ] {
+            let carveout = Carveout {
+                protection: given,
+                ..VIDEO
+            };
+            let dts = derive(&dtb(&[carveout])).expect("valid tree").secure_dts;
+            assert!(dts.contains(&format!("ringfence,protection = \"{derived}\";")));
+        }
+        let unknown = Carveout {
+            protection: Some("regions"),
+            ..VIDEO
+        };
+        assert!(refusal(&[unknown]).contains("must be one of buffer, region"));
+        let plain = Carveout {
+            compatible: CARVEOUT_HEAP,
+            use_case: None,
+            protection: Some("buffer"),
+            ..VIDEO
+        };
+        assert!(refusal(&[plain]).contains("`ringfence,protection` belongs to a"));
     }
 
     #[test]

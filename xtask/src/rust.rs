@@ -7,6 +7,7 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::{symlink, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -211,6 +212,14 @@ pub struct CrossBuild<'a> {
     pub environment: &'a [(&'a str, &'a Path)],
 }
 
+/// A name for a checkout, so that several can share a cache: Cargo names its own crates by their
+/// place in the workspace, and would take those of another checkout for built.
+fn checkout(workspace: &Path) -> String {
+    let mut hasher = DefaultHasher::new();
+    workspace.hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
+}
+
 impl Library {
     /// The `library` directory: what the kernel calls `RUST_LIB_SRC`.
     pub fn source(&self) -> &Path {
@@ -242,7 +251,7 @@ impl Library {
 
     /// Runs a cross build; returns the directory that has `<profile>/<artefact>`.
     pub fn build(&self, job: &Job, build: &CrossBuild<'_>) -> Result<PathBuf> {
-        let target_dir = job.work()?;
+        let target_dir = job.work()?.join(checkout(build.workspace));
         let mut cargo = self.toolchain.cargo();
         cargo
             .current_dir(build.workspace)

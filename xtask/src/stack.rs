@@ -11,8 +11,9 @@ use crate::artefact::clip::{self, Clip};
 use crate::artefact::devicetree::{self, Devicetree};
 use crate::artefact::dtschema::{self, Dtschema};
 use crate::artefact::firewall;
-use crate::artefact::initramfs::{self, Initramfs};
+use crate::artefact::initramfs::{self, Initramfs, TestParts};
 use crate::artefact::kernel::{Flavour, Kbuild, Kernel};
+use crate::artefact::kselftest;
 use crate::artefact::modules;
 use crate::artefact::optee;
 use crate::artefact::programs;
@@ -105,8 +106,21 @@ impl Stack {
         let modules = modules::declare(&mut plan, workspace, &kernel, build)?;
         let modules_clippy = modules::declare_clippy(&mut plan, workspace, &kernel)?;
         let programs = programs::declare(&mut plan, workspace, &library, &userland)?;
-        let initramfs =
-            initramfs::declare(&mut plan, &userland, &kernel, &modules, &programs, build)?;
+        let tests = match build {
+            Build::Test => Some(TestParts {
+                kselftest: kselftest::declare(&mut plan, &linux, &kbuild)?,
+                foreign: ta::declare_foreign(&mut plan, workspace, &library, &kit)?,
+            }),
+            Build::Product => None,
+        };
+        let initramfs = initramfs::declare(
+            &mut plan,
+            &userland,
+            &kernel,
+            &modules,
+            &programs,
+            tests.as_ref(),
+        )?;
 
         let parts = vec![
             ("kernel", kernel.step.clone()),

@@ -98,6 +98,13 @@ const NO_TEE: Conditions = Conditions {
     upstream: false,
 };
 
+/// The kernel's own heaps beside ours, which have other names then.
+const UPSTREAM: Conditions = Conditions {
+    optee: false,
+    heaps: true,
+    upstream: true,
+};
+
 /// Neither.
 const BARE: Conditions = Conditions {
     optee: false,
@@ -107,10 +114,45 @@ const BARE: Conditions = Conditions {
 
 /// The guest's boots, those that take longest first: several run side by side. A suite that unloads
 /// modules comes last of its boot.
-pub const GUEST: [GuestBoot; 4] = [
+pub const GUEST: &[GuestBoot] = &[
+    GuestBoot::of(&["faults"]),
+    GuestBoot::of(&["attacks", "lifecycle"]),
+    GuestBoot::of(&["soak", "fuzz"]),
     GuestBoot::of(&["stale"]),
-    GuestBoot::of(&["heaps", "protect", "tee", "modules"]),
-    GuestBoot::of(&["dmabuf", "command", "recovery", "inject"]),
+    GuestBoot::of(&["heaps", "protect", "tee", "access", "modules"]),
+    GuestBoot::of(&[
+        "dmabuf",
+        "command",
+        "recovery",
+        "region-mode",
+        "inject",
+        "system",
+    ]),
+    GuestBoot::of(&["allocate", "accounting", "cma", "clients", "kselftest"]),
+    // The modules' own tests run at each load of a module, and do so in every other boot.
+    GuestBoot {
+        bootargs: "kunit.enable=0",
+        ..GuestBoot::of(&["cycles"])
+    },
+    GuestBoot {
+        conditions: UPSTREAM,
+        ..GuestBoot::of(&["parity"])
+    },
+    GuestBoot {
+        bootargs: "dma_heap.mem_accounting=1",
+        ..GuestBoot::of(&["charged"])
+    },
+    GuestBoot {
+        images: true,
+        // The interrupt controller would go on using tables of the old kernel, which the new one may
+        // lie upon: without EFI nobody tells it where they are.
+        bootargs: "irqchip.gicv3_nolpi=1",
+        ..GuestBoot::of(&["kexec"])
+    },
+    GuestBoot {
+        bootargs: "swiotlb=force",
+        ..GuestBoot::of(&["swiotlb"])
+    },
     GuestBoot {
         conditions: NO_TEE,
         ..GuestBoot::of(&["no-tee"])
@@ -139,9 +181,9 @@ pub struct Proof {
 /// Name of the suite that measures: a boot in which time counts instructions.
 pub const LATENCY_SUITE: &str = "latency";
 
-/// Proofs that a report of the debug kernel fails a run that otherwise succeeds, and that a crash ends
-/// one that otherwise would not end.
-pub const PROOFS: [Proof; 4] = [
+/// Proofs that a report of the debug kernel fails a run that otherwise succeeds, that a crash ends one
+/// that otherwise would not end, and that some attacks can end in nothing else.
+pub const PROOFS: &[Proof] = &[
     report(
         "kasan",
         "modprobe lkdtm && echo SLAB_LINEAR_OVERFLOW > /sys/kernel/debug/provoke-crash/DIRECT",
@@ -165,7 +207,33 @@ pub const PROOFS: [Proof; 4] = [
             "Kernel panic - not syncing",
         )
     },
+    doom(
+        "kernel_reads",
+        "ringfence-tests doomed --exact doomed::kernel_reads",
+    ),
+    doom(
+        "kernel_writes",
+        "ringfence-tests doomed --exact doomed::kernel_writes",
+    ),
+    doom(
+        "kernel_reads_for_root",
+        "ringfence-tests doomed --exact doomed::kernel_reads_for_root",
+    ),
 ];
+
+/// An attack from inside the kernel, which the CPU ends together with the kernel.
+const fn doom(name: &'static str, command: &'static str) -> Proof {
+    Proof {
+        suite: "doomed",
+        name,
+        kernels: Kernels::Both,
+        conditions: DEFAULT,
+        command,
+        // Linux has no name for a granule protection fault.
+        mark: "Unable to handle kernel unknown 40",
+        fatal: true,
+    }
+}
 
 /// A fault that the debug kernel reports.
 const fn report(name: &'static str, command: &'static str, mark: &'static str) -> Proof {

@@ -14,6 +14,7 @@
 #include <kernel/pseudo_ta.h>
 #include <kernel/tee_misc.h>
 #include <kernel/thread_arch.h>
+#include <kernel/tlb_helpers.h>
 #include <kernel/ts_manager.h>
 #include <kernel/user_access.h>
 #include <kernel/user_mode_ctx.h>
@@ -35,7 +36,9 @@ static const TEE_UUID ta_uuid = { 0x9a3e4d0c, 0x8b57, 0x4c7e,
 
 /* The ledger; see ../src/optee.rs */
 uint32_t ringfence_firewall_declare(uint64_t start, uint64_t size,
-				    const char *use_case, size_t use_case_len);
+				    const char *use_case, size_t use_case_len,
+				    const char *protection,
+				    size_t protection_len);
 uint32_t ringfence_firewall_invoke(uint32_t cmd, uint32_t types,
 				   TEE_Param params[TEE_NUM_PARAMS]);
 
@@ -43,7 +46,9 @@ bool ringfence_firewall_is_test_build(void);
 
 /* The shim's services to it */
 uint64_t ringfence_shim_smc(uint32_t function, uint64_t start, uint64_t size);
-uint32_t ringfence_shim_scrub(uint64_t start, uint64_t size);
+void *ringfence_shim_window_open(uint64_t start, uint64_t size);
+void ringfence_shim_window_zero(void *window, uint64_t size);
+void ringfence_shim_window_close(uint64_t size);
 void *ringfence_shim_object(uint64_t start, uint64_t size);
 void ringfence_shim_object_put(void *object);
 bool ringfence_shim_is_mapped(void *object);
@@ -85,48 +90,135 @@ uint64_t ringfence_shim_smc(uint32_t function, uint64_t start, uint64_t size)
 	return args.a0;
 }
 
-/* Whole pages of normal memory, by cache line: several times memset()'s speed */
-static void zero(uint8_t *buf, size_t size)
+/*
+ * The window through which memory is zeroed: two translation table entries'
+ * worth of the core's own address space, reserved at boot. The core keeps no
+ * mapping of a carveout, and a window shows what is being zeroed and nothing
+ * else: a whole block by one entry, a part of a block page by page.
+ *
+ * Nothing is allocated, so that scrubbing does not fail for want of memory. The
+ * ledger's mutex makes sure that there is one user at a time; foreign interrupts
+ * stay enabled, and the thread may continue on another CPU.
+ */
+#define WINDOW_SIZE	CORE_MMU_PGDIR_SIZE
+
+static struct {
+	/* One entry that can map a block */
+	vaddr_t block;
+	/* A table of entries that can map a page each */
+	vaddr_t pages;
+} window;
+
+static const uint32_t window_attr = TEE_MATTR_VALID_BLOCK | TEE_MATTR_SECURE |
+	TEE_MATTR_PRW | (TEE_MATTR_MEM_TYPE_CACHED << TEE_MATTR_MEM_TYPE_SHIFT);
+
+static bool find_entry(vaddr_t va, struct core_mmu_table_info *ti,
+		       unsigned int *idx)
 {
-	uint64_t dczid = 0;
-	size_t line = 0;
+	if (!core_mmu_find_table(NULL, va, UINT_MAX, ti))
+		return false;
+	*idx = core_mmu_va2idx(ti, va);
+
+	return true;
+}
+
+/*
+ * Takes two blocks off the end of the address space that the core reserves for
+ * late mappings. Runs while the core boots, when nobody else uses that.
+ */
+static bool reserve_window(void)
+{
+	struct core_mmu_table_info ti = { };
+	struct tee_mmap_region *map = NULL;
+	unsigned int idx = 0;
+	vaddr_t va = 0;
+
+	map = core_mmu_find_mapping_exclusive(MEM_AREA_RES_VASPACE,
+					      3 * WINDOW_SIZE);
+	if (!map)
+		return false;
+	va = ROUNDDOWN(map->va + map->size, WINDOW_SIZE) - 2 * WINDOW_SIZE;
+	map->size = va - map->va;
+
+	if (!find_entry(va, &ti, &idx) || BIT(ti.shift) != WINDOW_SIZE ||
+	    !find_entry(va + WINDOW_SIZE, &ti, &idx) ||
+	    BIT(ti.shift) != WINDOW_SIZE ||
+	    !core_mmu_entry_to_finer_grained(&ti, idx, true) ||
+	    !find_entry(va + WINDOW_SIZE, &ti, &idx) ||
+	    ti.shift != SMALL_PAGE_SHIFT || idx)
+		return false;
+
+	window.block = va;
+	window.pages = va + WINDOW_SIZE;
+
+	return true;
+}
+
+void *ringfence_shim_window_open(uint64_t start, uint64_t size)
+{
+	vaddr_t va = size == WINDOW_SIZE ? window.block : window.pages;
+	struct core_mmu_table_info ti = { };
+	uint64_t *table = NULL;
+	unsigned int idx = 0;
 	size_t n = 0;
+
+	if (!va || !size || size > WINDOW_SIZE || !find_entry(va, &ti, &idx))
+		return NULL;
+
+	core_mmu_set_entry(&ti, idx, start, window_attr);
+	/* The other pages' entries are the first one's, with their addresses. */
+	table = ti.table;
+	if (va == window.pages)
+		for (n = 1; n < size / SMALL_PAGE_SIZE; n++)
+			table[n] = table[0] + n * SMALL_PAGE_SIZE;
+	/* No translation of it is cached: it was not valid. */
+	dsb_ishst();
+	isb();
+
+	return (void *)va;
+}
+
+/* Whole pages of normal memory, by cache line: several times memset()'s speed */
+void ringfence_shim_window_zero(void *buf, uint64_t size)
+{
+	uint8_t *end = (uint8_t *)buf + size;
+	uint64_t dczid = 0;
+	uint8_t *p = buf;
+	size_t line = 0;
 
 	asm ("mrs %0, dczid_el0" : "=r" (dczid));
 	if (dczid & DCZID_EL0_DZP) {
 		memset(buf, 0, size);
 	} else {
 		line = sizeof(uint32_t) << (dczid & DCZID_EL0_BS_MASK);
-		for (n = 0; n < size; n += line)
-			asm volatile ("dc zva, %0" : : "r" (buf + n)
-				      : "memory");
+		for (; p < end; p += line)
+			asm volatile ("dc zva, %0" : : "r" (p) : "memory");
 	}
 	dsb_ish();
 }
 
-/*
- * Zero through a window in the calling TA's address space that only the core
- * can use: the core keeps no mapping of a carveout, and the TA is not running.
- * Foreign interrupts stay enabled throughout.
- */
-uint32_t ringfence_shim_scrub(uint64_t start, uint64_t size)
+void ringfence_shim_window_close(uint64_t size)
 {
-	struct mobj *window = NULL;
-	TEE_Result res = TEE_SUCCESS;
-	vaddr_t va = 0;
+	vaddr_t va = size == WINDOW_SIZE ? window.block : window.pages;
+	struct core_mmu_table_info ti = { };
+	uint64_t *table = NULL;
+	unsigned int idx = 0;
+	size_t count = 1;
+	size_t n = 0;
 
-	window = ringfence_shim_object(start, size);
-	if (!window)
-		return TEE_ERROR_OUT_OF_MEMORY;
+	if (va == window.pages)
+		count = size / SMALL_PAGE_SIZE;
+	/* As when it was opened */
+	if (!find_entry(va, &ti, &idx))
+		panic("the window's table");
 
-	res = vm_map(caller_context(), &va, size, TEE_MATTR_PRW, 0, window, 0);
-	if (!res) {
-		zero((void *)va, size);
-		res = vm_unmap(caller_context(), va, size);
-	}
-	mobj_put(window);
-
-	return res;
+	table = ti.table;
+	memset(table + idx, 0, count * sizeof(*table));
+	dsb_ishst();
+	for (n = 0; n < count; n++)
+		tlbi_va_allasid_nosync(va + n * SMALL_PAGE_SIZE);
+	dsb_ish();
+	isb();
 }
 
 void *ringfence_shim_object(uint64_t start, uint64_t size)
@@ -314,11 +406,15 @@ static void declare(const void *fdt, const void *ns_fdt, int node)
 {
 	const char *name __maybe_unused = fdt_get_name(fdt, node, NULL);
 	struct extent extent = { };
+	const char *protection = NULL;
 	const char *use_case = NULL;
+	int protection_len = 0;
 	int len = 0;
 
 	use_case = fdt_getprop(fdt, node, "ringfence,use-case", &len);
-	if (!use_case || len < 1 ||
+	protection = fdt_getprop(fdt, node, "ringfence,protection",
+				 &protection_len);
+	if (!use_case || len < 1 || !protection || protection_len < 1 ||
 	    fdt_reg_info(fdt, node, &extent.start, &extent.size) ||
 	    !extent.size || extent.start + extent.size < extent.start) {
 		EMSG("%s: malformed, refused", name);
@@ -336,9 +432,10 @@ static void declare(const void *fdt, const void *ns_fdt, int node)
 		return;
 	}
 
-	/* The property's terminating NUL is not part of the name. */
+	/* The properties' terminating NUL is not part of the names. */
 	if (ringfence_firewall_declare(extent.start, extent.size, use_case,
-				       len - 1)) {
+				       len - 1, protection,
+				       protection_len - 1)) {
 		EMSG("%s: refused by ledger or firmware", name);
 		return;
 	}
@@ -360,6 +457,11 @@ static TEE_Result declare_carveouts(void)
 
 	if (!fdt) {
 		EMSG("No embedded devicetree: no carveouts");
+		return TEE_SUCCESS;
+	}
+
+	if (!reserve_window()) {
+		EMSG("No address space to scrub through: no carveouts");
 		return TEE_SUCCESS;
 	}
 

@@ -11,6 +11,15 @@ pub const GRANULE: u64 = 4 << 10;
 /// scrubbing window covers one. Both bound the time in which interrupts wait.
 pub const BLOCK: u64 = 2 << 20;
 
+/// How much of an extent is done in one step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// A piece of one [`BLOCK`] at most.
+    Block,
+    /// All of it.
+    Whole,
+}
+
 /// A non-empty, granule-aligned stretch of physical memory.
 ///
 /// # Invariants
@@ -53,6 +62,11 @@ impl Extent {
         self.start <= other.start && other.end() <= self.end()
     }
 
+    /// Whether both ends are multiples of `granule`.
+    pub const fn is_aligned(&self, granule: u64) -> bool {
+        self.start.is_multiple_of(granule) && self.size.is_multiple_of(granule)
+    }
+
     /// Whether both have a byte in common.
     pub const fn overlaps(&self, other: &Self) -> bool {
         self.start < other.end() && other.start < self.end()
@@ -61,14 +75,25 @@ impl Extent {
     /// The extent's pieces, none of which crosses a multiple of [`BLOCK`], in
     /// address order.
     pub fn blocks(&self) -> impl DoubleEndedIterator<Item = Self> {
+        self.pieces(Step::Block)
+    }
+
+    /// The extent's pieces, none of which is more than one step, in address
+    /// order.
+    pub fn pieces(&self, step: Step) -> impl DoubleEndedIterator<Item = Self> {
         let this = *self;
-        let first = this.start / BLOCK;
-        let last = (this.end() - 1) / BLOCK;
+        let step = match step {
+            Step::Block => BLOCK,
+            // Nothing reaches the address that is its one multiple.
+            Step::Whole => u64::MAX,
+        };
+        let first = this.start / step;
+        let last = (this.end() - 1) / step;
         (first..=last).map(move |block| {
-            let start = this.start.max(block * BLOCK);
+            let start = this.start.max(block * step);
             // No block but the last of the address space has an end that
             // wraps around, and there the extent's own end is the smaller.
-            let end = this.end().min((block * BLOCK).saturating_add(BLOCK));
+            let end = this.end().min((block * step).saturating_add(step));
             // INVARIANT: all bounds are multiples of the granule, the piece is
             // not empty as the block holds a byte of the extent, and its end
             // is not above the extent's.
@@ -80,7 +105,7 @@ impl Extent {
     }
 
     /// The part from `start` on, which must be the start of one of the
-    /// extent's [`blocks`](Self::blocks).
+    /// extent's [`pieces`](Self::pieces).
     pub(crate) fn suffix(&self, block: &Self) -> Self {
         debug_assert!(self.contains(block));
         // INVARIANT: a block of this extent starts inside it, at a multiple of
@@ -91,7 +116,7 @@ impl Extent {
         }
     }
 
-    /// The part before one of the extent's [`blocks`](Self::blocks), unless
+    /// The part before one of the extent's [`pieces`](Self::pieces), unless
     /// that is the first.
     pub(crate) fn before(&self, block: &Self) -> Option<Self> {
         Self::new(self.start, block.start - self.start)
@@ -132,6 +157,7 @@ mod tests {
                 next = block.end();
             }
             prop_assert_eq!(next, extent.end());
+            prop_assert!(extent.pieces(Step::Whole).eq([extent]));
         }
     }
 }

@@ -10,12 +10,17 @@
 //! | module | role |
 //! |---|---|
 //! | [`extent`] | a page-aligned stretch of physical memory, and its cutting into steps |
-//! | [`platform`] | what the ledger asks of the machine, as a trait |
+//! | [`platform`] | what the ledger asks of the machine, as traits |
 //! | [`ledger`] | policy: what is allowed, in which order, and what happens when a step fails |
+//! | [`windows`] | how many windows of a barrier fenced ranges take |
+//! | [`tzc`] | a barrier of few windows: a controller like Arm's TZC-400 |
+//! | `meter` | what all that costs, in test builds; feature `optee` |
 //! | `optee` | entry points for the C shim and the shim as a [`Platform`]; feature `optee` |
 //!
 //! # What always holds
 //! - A page is fenced exactly when a range of the ledger covers it.
+//! - The TA can map a range that is fenced on its own, and named parts of a
+//!   region that is fenced as a whole; a part is zeroed before it loses its name.
 //! - No page is opened but after it was zeroed while fenced, and nobody has it
 //!   mapped then.
 //! - Of a failed command nothing is left, or else the range is quarantined:
@@ -40,9 +45,13 @@
 pub mod extent;
 pub mod ledger;
 #[cfg(feature = "optee")]
+mod meter;
+#[cfg(feature = "optee")]
 mod optee;
 pub mod platform;
+pub mod tzc;
+pub mod windows;
 
-pub use extent::Extent;
+pub use extent::{Extent, Step};
 pub use ledger::{Error, Ledger, RegionError};
-pub use platform::{Platform, Refused};
+pub use platform::{Abilities, Barrier, Platform, Refused};

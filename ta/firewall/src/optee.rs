@@ -5,13 +5,14 @@
 //!
 //! `pta/firewall_pta.c` is the other side, and declares the same functions.
 
-use crate::extent::{Extent, GRANULE};
+use crate::extent::Extent;
 use crate::ledger::{Ledger, MAX_WINDOW};
-use crate::platform::{Platform, Refused};
+use crate::meter::Meter;
+use crate::platform::{Abilities, Barrier, Platform, Refused};
 use core::cell::UnsafeCell;
 use core::ffi::c_void;
 use core::ptr::NonNull;
-use ringfence_proto::command::{join, result, split, UseCase};
+use ringfence_proto::command::{join, result, split, Protection, UseCase};
 use ringfence_proto::firewall::{self, fail_point, LedgerRecord};
 
 /// Function ids of the firmware's service (SiP, 64-bit fast calls).
@@ -27,7 +28,9 @@ mod smc {
 
 extern "C" {
     fn ringfence_shim_smc(function: u32, start: u64, size: u64) -> u64;
-    fn ringfence_shim_scrub(start: u64, size: u64) -> u32;
+    fn ringfence_shim_window_open(start: u64, size: u64) -> Option<NonNull<c_void>>;
+    fn ringfence_shim_window_zero(window: NonNull<c_void>, size: u64);
+    fn ringfence_shim_window_close(size: u64);
     fn ringfence_shim_object(start: u64, size: u64) -> Option<NonNull<c_void>>;
     fn ringfence_shim_object_put(object: NonNull<c_void>);
     fn ringfence_shim_is_mapped(object: NonNull<c_void>) -> bool;
@@ -61,8 +64,37 @@ impl Drop for Object {
     }
 }
 
-/// The shim's services.
+/// The firmware, which has a granule protection table.
+struct Firmware;
+
+impl Firmware {
+    fn call(function: u32, block: Extent) -> Result<(), Refused> {
+        // SAFETY: the call has no precondition; the firmware checks the numbers.
+        match unsafe { ringfence_shim_smc(function, block.start(), block.size()) } {
+            smc::DONE => Ok(()),
+            _ => Err(Refused),
+        }
+    }
+}
+
+impl Barrier for Firmware {
+    fn abilities(&self) -> Abilities {
+        Abilities::TABLE
+    }
+
+    fn fence(&mut self, block: Extent) -> Result<(), Refused> {
+        Self::call(smc::PROTECT, block)
+    }
+
+    fn open(&mut self, block: Extent) -> Result<(), Refused> {
+        Self::call(smc::UNPROTECT, block)
+    }
+}
+
+/// The barrier of this board, and the shim's services.
 struct Shim {
+    barrier: Firmware,
+    meter: Meter,
     #[cfg(feature = "test-injection")]
     armed: Injection,
 }
@@ -74,20 +106,29 @@ struct Injection {
     point: u32,
     /// Which next pass of it fails; none if 0.
     nth: u32,
+    /// Windows that the barrier pretends to have.
+    windows: Option<core::num::NonZeroU32>,
 }
 
 impl Shim {
     const fn new() -> Self {
         Self {
+            barrier: Firmware,
+            meter: Meter::new(),
             #[cfg(feature = "test-injection")]
-            armed: Injection { point: 0, nth: 0 },
+            armed: Injection {
+                point: 0,
+                nth: 0,
+                windows: None,
+            },
         }
     }
 
     /// Passes a point, unless INJECT made this pass fail.
     #[cfg(feature = "test-injection")]
     fn pass(&mut self, point: u32) -> Result<(), Refused> {
-        if self.armed.nth == 0 || self.armed.point != point {
+        let meant = self.armed.point == point || self.armed.point == fail_point::ANY;
+        if self.armed.nth == 0 || !meant {
             return Ok(());
         }
         self.armed.nth -= 1;
@@ -101,38 +142,69 @@ impl Shim {
     fn pass(&mut self, _point: u32) -> Result<(), Refused> {
         Ok(())
     }
-}
 
-fn call_firmware(function: u32, block: Extent) -> Result<(), Refused> {
-    // SAFETY: the call has no precondition; the firmware checks the numbers.
-    match unsafe { ringfence_shim_smc(function, block.start(), block.size()) } {
-        smc::DONE => Ok(()),
-        _ => Err(Refused),
+    /// INJECT.
+    #[cfg(feature = "test-injection")]
+    fn inject(&mut self, point: u32, nth: u32) {
+        if point == fail_point::WINDOWS {
+            self.armed.windows = core::num::NonZeroU32::new(nth);
+        } else {
+            self.armed.point = point;
+            self.armed.nth = nth;
+        }
+    }
+
+    /// Windows of the barrier, or those that it pretends to have.
+    fn windows(&self) -> Option<core::num::NonZeroU32> {
+        #[cfg(feature = "test-injection")]
+        if self.armed.windows.is_some() {
+            return self.armed.windows;
+        }
+        self.barrier.abilities().windows
     }
 }
 
 impl Platform for Shim {
     type Object = Object;
 
-    fn fence(&mut self, block: Extent) -> Result<(), Refused> {
-        self.pass(fail_point::FENCE)?;
-        call_firmware(smc::PROTECT, block)
+    fn abilities(&self) -> Abilities {
+        Abilities {
+            windows: self.windows(),
+            ..self.barrier.abilities()
+        }
     }
 
-    fn open(&mut self, block: Extent) -> Result<(), Refused> {
+    fn fence(&mut self, piece: Extent) -> Result<(), Refused> {
+        self.pass(fail_point::FENCE)?;
+        let barrier = &mut self.barrier;
+        self.meter.firmware(|| barrier.fence(piece))
+    }
+
+    fn open(&mut self, piece: Extent) -> Result<(), Refused> {
         self.pass(fail_point::OPEN)?;
-        call_firmware(smc::UNPROTECT, block)
+        let barrier = &mut self.barrier;
+        self.meter.firmware(|| barrier.open(piece))
     }
 
     fn scrub(&mut self, block: Extent) -> Result<(), Refused> {
         self.pass(fail_point::SCRUB)?;
-        // SAFETY: the ledger scrubs only blocks of declared carveouts that it
-        // has fenced. Those hold no memory of OP-TEE's (`declare` is called
-        // for no other), and no Rust value lives there.
-        done(unsafe { ringfence_shim_scrub(block.start(), block.size()) })
+        self.meter.scrub(|meter| {
+            // SAFETY: the ledger scrubs only blocks of declared carveouts that
+            // it has fenced. Those hold no memory of OP-TEE's (`declare` is
+            // called for no other), and no Rust value lives there. The shim's
+            // mutex is held, and the window closed before it is opened again.
+            let window = unsafe { ringfence_shim_window_open(block.start(), block.size()) };
+            let window = window.ok_or(Refused)?;
+            // SAFETY: the window shows these bytes, which are nobody's.
+            meter.bare(|| unsafe { ringfence_shim_window_zero(window, block.size()) });
+            // SAFETY: the window is open, at this size, and not used any more.
+            unsafe { ringfence_shim_window_close(block.size()) };
+            Ok(())
+        })
     }
 
     fn object(&mut self, range: Extent) -> Result<Object, Refused> {
+        self.pass(fail_point::OBJECT)?;
         // SAFETY: making an object of a range touches no memory in it.
         let object = unsafe { ringfence_shim_object(range.start(), range.size()) };
         // INVARIANT: a fresh object comes with one reference.
@@ -161,6 +233,7 @@ impl Platform for Shim {
     }
 
     fn unmap(&mut self, object: &Object, va: u64, size: u64) -> Result<(), Refused> {
+        self.pass(fail_point::UNMAP)?;
         // SAFETY: the object is alive by its type invariant; the shim unmaps
         // only when the caller's window at `va` is one of this object.
         done(unsafe { ringfence_shim_unmap(object.0, va, size) })
@@ -220,9 +293,14 @@ mod kind {
 struct Params<'a>(&'a mut [Param; 4]);
 
 impl<'a> Params<'a> {
-    /// The parameters, if they are of these types.
+    /// The parameters, if they are of these types; the fourth is of none.
     fn check(actual: u32, params: &'a mut [Param; 4], kinds: [u32; 3]) -> Result<Self, u32> {
-        let expected = kinds[0] | kinds[1] << 4 | kinds[2] << 8 | kind::NONE << 12;
+        Self::check_all(actual, params, [kinds[0], kinds[1], kinds[2], kind::NONE])
+    }
+
+    /// The parameters, if they are of these types.
+    fn check_all(actual: u32, params: &'a mut [Param; 4], kinds: [u32; 4]) -> Result<Self, u32> {
+        let expected = kinds[0] | kinds[1] << 4 | kinds[2] << 8 | kinds[3] << 12;
         if actual != expected {
             return Err(result::BAD_PARAMETERS);
         }
@@ -252,16 +330,18 @@ impl<'a> Params<'a> {
     }
 }
 
-fn list(ledger: &Ledger<Shim>, params: &mut Params<'_>) -> Result<(), u32> {
-    let records = ledger.records();
+fn list(ledger: &mut Ledger<Shim>, params: &mut Params<'_>) -> Result<(), u32> {
+    let copied = ledger.platform_mut().pass(fail_point::COPY);
     let out = params.memref(0);
-    let needed = records.len() * LedgerRecord::SIZE;
+    let needed = ledger.len() * LedgerRecord::SIZE;
     params.0[0].memref.size = needed;
-    params.set(1, records.len() as u32, ledger.quarantined() as u32);
+    // CAST: at most `MAX_RANGES`.
+    params.set(1, ledger.len() as u32, ledger.quarantined() as u32);
     if out.size < needed {
         return Err(result::SHORT_BUFFER);
     }
-    for (index, record) in records.enumerate() {
+    copied.map_err(|Refused| result::GENERIC)?;
+    for (index, record) in ledger.records().enumerate() {
         let bytes = record.to_le_bytes();
         let to = out.buffer.wrapping_byte_add(index * LedgerRecord::SIZE);
         // SAFETY: the source is `bytes`; the shim checks that the destination
@@ -285,10 +365,10 @@ fn dispatch(
     match command {
         firewall::PROTECT => {
             let mut params = Params::check(types, params, [VALUE_IN, VALUE_IN, VALUE_OUT])?;
-            let use_case = ledger
-                .protect(params.value(0), params.value(1))
-                .map_err(|error| error.code())?;
-            params.set(2, use_case.raw(), 0);
+            let (start, size) = (params.value(0), params.value(1));
+            let use_case = ledger.protect(start, size).map_err(|error| error.code())?;
+            let range = Extent::new(start, size).ok_or(result::GENERIC)?;
+            params.set(2, use_case.raw(), ledger.kind_of(&range).raw());
             Ok(())
         }
         firewall::UNPROTECT => {
@@ -316,16 +396,50 @@ fn dispatch(
             list(ledger, &mut params)
         }
         firewall::INFO => {
-            let mut params = Params::check(types, params, [VALUE_OUT, VALUE_OUT, NONE])?;
-            params.set(0, GRANULE as u32, MAX_WINDOW as u32);
+            let mut params = Params::check(types, params, [VALUE_OUT, VALUE_OUT, VALUE_OUT])?;
+            let abilities = ledger.abilities();
+            // CAST: a granule and a window are far below 4 GiB, regions are few.
+            params.set(0, abilities.granule as u32, MAX_WINDOW as u32);
             params.set(1, firewall::PROTOCOL_VERSION, ledger.regions() as u32);
+            params.set(2, abilities.windows.map_or(0, |windows| windows.get()), 0);
+            Ok(())
+        }
+        firewall::NAME => {
+            let mut params = Params::check(types, params, [VALUE_IN, VALUE_IN, VALUE_OUT])?;
+            let use_case = ledger
+                .name(params.value(0), params.value(1))
+                .map_err(|error| error.code())?;
+            params.set(2, use_case.raw(), 0);
+            Ok(())
+        }
+        firewall::FORGET => {
+            let params = Params::check(types, params, [VALUE_IN, VALUE_IN, NONE])?;
+            ledger
+                .forget(params.value(0), params.value(1))
+                .map_err(|error| error.code())
+        }
+        firewall::SCRUB => {
+            let params = Params::check(types, params, [VALUE_IN, VALUE_IN, NONE])?;
+            ledger
+                .scrub(params.value(0), params.value(1))
+                .map_err(|error| error.code())
+        }
+        #[cfg(feature = "test-injection")]
+        firewall::METER => {
+            let kinds = [VALUE_OUT, VALUE_OUT, VALUE_OUT, VALUE_OUT];
+            let mut params = Params::check_all(types, params, kinds)?;
+            let meter = ledger.platform_mut().meter.take();
+            params.set(0, meter.calls, meter.scrubs);
+            params.set_value(1, meter.firmware);
+            params.set_value(2, meter.scrubbing);
+            params.set_value(3, meter.zeroing);
             Ok(())
         }
         #[cfg(feature = "test-injection")]
         firewall::INJECT => {
             let params = Params::check(types, params, [VALUE_IN, NONE, NONE])?;
             let (point, nth) = split(params.value(0));
-            ledger.platform_mut().armed = Injection { point, nth };
+            ledger.platform_mut().inject(point, nth);
             Ok(())
         }
         _ => Err(result::NOT_SUPPORTED),
@@ -338,19 +452,22 @@ extern "C" fn ringfence_firewall_is_test_build() -> bool {
     cfg!(feature = "test-injection")
 }
 
-/// Declares a carveout whose use case is named by the `name_len` bytes at
-/// `name`. Refused also when the firmware has no service that can fence it.
+/// Declares a carveout whose use case and protection are named by the bytes at
+/// `use_case` and `protection`. Refused also when the firmware has no service
+/// that can fence it.
 ///
 /// # Safety
-/// The shim's mutex is held, or nothing else runs yet. `name` can be read. The
-/// carveout is memory that neither OP-TEE nor anything else of the secure
+/// The shim's mutex is held, or nothing else runs yet. Both names can be read.
+/// The carveout is memory that neither OP-TEE nor anything else of the secure
 /// world uses.
 #[no_mangle]
 unsafe extern "C" fn ringfence_firewall_declare(
     start: u64,
     size: u64,
-    name: *const u8,
-    name_len: usize,
+    use_case: *const u8,
+    use_case_len: usize,
+    protection: *const u8,
+    protection_len: usize,
 ) -> u32 {
     // SAFETY: the call has no precondition.
     let version = unsafe { ringfence_shim_smc(smc::VERSION, 0, 0) };
@@ -359,13 +476,24 @@ unsafe extern "C" fn ringfence_firewall_declare(
     }
     // SAFETY: readable by the caller's promise, and bytes are valid with any
     // bits.
-    let name = unsafe { core::slice::from_raw_parts(name, name_len) };
-    let Some(use_case) = core::str::from_utf8(name).ok().and_then(UseCase::from_name) else {
+    let (use_case, protection) = unsafe {
+        (
+            core::slice::from_raw_parts(use_case, use_case_len),
+            core::slice::from_raw_parts(protection, protection_len),
+        )
+    };
+    let use_case = core::str::from_utf8(use_case)
+        .ok()
+        .and_then(UseCase::from_name);
+    let protection = core::str::from_utf8(protection)
+        .ok()
+        .and_then(Protection::from_name);
+    let (Some(use_case), Some(protection)) = (use_case, protection) else {
         return result::BAD_PARAMETERS;
     };
     // SAFETY: the mutex is held by the caller's promise; `declare` calls
     // nothing outside the ledger.
-    match unsafe { with_ledger(|ledger| ledger.declare(start, size, use_case)) } {
+    match unsafe { with_ledger(|ledger| ledger.declare(start, size, use_case, protection)) } {
         Ok(()) => result::SUCCESS,
         Err(_) => result::BAD_PARAMETERS,
     }

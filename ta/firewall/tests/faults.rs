@@ -84,7 +84,7 @@ fn a_single_fault_leaves_nothing_of_a_protect() {
             let mut world = neighbourhood(start, size);
             world.set_faults(Faults::Nth(n));
             assert_eq!(world.protect(start, size), Err(Error::Platform));
-            assert_eq!(world.ledger.records().len(), 2, "only the neighbours");
+            assert_eq!(world.ledger.len(), 2, "only the neighbours");
             world.set_faults(Faults::None);
             assert!(world.protect(start, size).is_ok(), "as good as new");
         }

@@ -7,9 +7,17 @@ mod simulation;
 use ringfence_firewall::extent::{BLOCK, GRANULE};
 use ringfence_firewall::ledger::{MAX_REGIONS, MAX_WINDOW};
 use ringfence_firewall::{Error, Ledger, RegionError};
-use ringfence_proto::command::{result, UseCase};
+use ringfence_proto::command::{result, Protection, UseCase};
 use ringfence_proto::firewall::MAX_RANGES;
-use simulation::{address, Machine, World, BASE, PAGES, UI, UI_PAGES, VIDEO, VIDEO_PAGES};
+use simulation::{
+    address, Machine, Table, World, BASE, PAGES, RECORD, RECORD_PAGES, UI, UI_PAGES, VIDEO,
+    VIDEO_PAGES,
+};
+
+/// A ledger without carveouts.
+fn bare() -> Ledger<Machine> {
+    Ledger::new(Machine::new(BASE, PAGES, Box::new(Table::new(BASE, PAGES))))
+}
 
 #[test]
 fn a_range_is_named_by_its_exact_bounds() {
@@ -57,7 +65,8 @@ fn a_range_lies_in_one_carveout() {
         (UI - 1, 2),
         (VIDEO, VIDEO_PAGES + UI_PAGES),
         (UI + UI_PAGES - 1, 2),
-        (UI + UI_PAGES, 1),
+        (UI + UI_PAGES, RECORD_PAGES + 1),
+        (RECORD + RECORD_PAGES, 1),
     ] {
         assert_eq!(
             world.protect(address(first), pages * GRANULE),
@@ -151,23 +160,31 @@ fn a_dead_ta_holds_nothing() {
 
 #[test]
 fn carveouts_are_disjoint_and_few() {
-    let mut ledger = Ledger::new(Machine::new(BASE, PAGES));
+    let mut ledger = bare();
     let slot = |n: usize| BASE + n as u64 * 2 * BLOCK;
     for (start, size) in [(BASE, 0), (BASE + 1, BLOCK), (BASE, 1), (u64::MAX, 1)] {
         assert_eq!(
-            ledger.declare(start, size, UseCase::None),
+            ledger.declare(start, size, UseCase::None, Protection::Buffer),
             Err(RegionError::Malformed)
         );
     }
     for n in 0..MAX_REGIONS {
-        assert_eq!(ledger.declare(slot(n), BLOCK, UseCase::None), Ok(()));
         assert_eq!(
-            ledger.declare(slot(n) + BLOCK - GRANULE, BLOCK, UseCase::None),
+            ledger.declare(slot(n), BLOCK, UseCase::None, Protection::Buffer),
+            Ok(())
+        );
+        assert_eq!(
+            ledger.declare(
+                slot(n) + BLOCK - GRANULE,
+                BLOCK,
+                UseCase::None,
+                Protection::Buffer
+            ),
             Err(RegionError::Overlap)
         );
     }
     assert_eq!(
-        ledger.declare(slot(MAX_REGIONS), BLOCK, UseCase::None),
+        ledger.declare(slot(MAX_REGIONS), BLOCK, UseCase::None, Protection::Buffer),
         Err(RegionError::Full)
     );
     assert_eq!(ledger.regions(), MAX_REGIONS);
@@ -175,7 +192,7 @@ fn carveouts_are_disjoint_and_few() {
 
 #[test]
 fn without_carveouts_everything_is_refused() {
-    let mut ledger = Ledger::new(Machine::new(BASE, PAGES));
+    let mut ledger = bare();
     assert_eq!(ledger.protect(BASE, GRANULE), Err(Error::OutOfBounds));
     assert_eq!(ledger.unprotect(BASE, GRANULE), Err(Error::NotFound));
     assert_eq!(ledger.map(BASE, GRANULE), Err(Error::NotFound));
@@ -203,7 +220,9 @@ fn errors_have_the_codes_of_the_protocol() {
         (Error::Overlap, result::ACCESS_CONFLICT),
         (Error::NotFound, result::ITEM_NOT_FOUND),
         (Error::Mapped, result::BUSY),
+        (Error::Named, result::ACCESS_CONFLICT),
         (Error::Full, result::OUT_OF_MEMORY),
+        (Error::NoWindow, result::NO_WINDOW),
         (Error::Platform, result::GENERIC),
     ] {
         assert_eq!(error.code(), code);

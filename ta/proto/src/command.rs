@@ -23,27 +23,32 @@ pub const TA_UUID: [u8; 16] = [
 pub const TA_UUID_TEXT: &str = "9a3e4d0c-8b57-4c7e-a1f6-5d2c90e7b314";
 
 /// Version of the commands and records in this file, as [`HELLO`] reports it.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// Client login of the Linux kernel (`TEE_IOCTL_LOGIN_REE_KERNEL`).
 pub const LOGIN_REE_KERNEL: u32 = 0x8000_0000;
 
 /// Kernel only. Out: (protocol version, granule in bytes).
 ///
-/// The granule is the unit in which ranges can be protected.
+/// The granule is the unit in which ranges can be protected. The command is the
+/// same in every version: nothing else may be asked before its answer is known
+/// to be [`PROTOCOL_VERSION`].
 pub const HELLO: u32 = 0x100;
 
 /// Kernel only. In: physical address, in: size in bytes, out: handle.
 ///
 /// Fences the range off from the normal world. On every error the range is as
-/// it was, or quarantined and shown so by [`LIST`].
+/// it was, or quarantined and shown so by [`LIST`]. In a carveout that is fenced
+/// as a whole ([`Protection::Region`]) the range must be all of it, and the
+/// handle opens to no content command.
 pub const PROTECT: u32 = 0x101;
 
 /// Kernel only. In: handle.
 ///
-/// Zeroes the range, then opens it to the normal world. From this call on the
-/// handle is refused by the content commands, even when the call fails; a
-/// failed call can be repeated.
+/// Zeroes the range, then opens it to the normal world; a part of a region
+/// ([`NAME`]) is zeroed and stays fenced. From this call on the handle is
+/// refused by the content commands, even when the call fails; a failed call can
+/// be repeated.
 pub const UNPROTECT: u32 = 0x102;
 
 /// Kernel only. Memref out: [`RangeRecord`]s, out: (number of records, 0).
@@ -51,6 +56,26 @@ pub const UNPROTECT: u32 = 0x102;
 /// A buffer that is too small gets [`result::SHORT_BUFFER`] and the size it
 /// needs.
 pub const LIST: u32 = 0x103;
+
+/// Kernel only. In: physical address, in: size in bytes, out: handle.
+///
+/// Names a part of a region that is fenced as a whole, so that content commands
+/// can use it. Its content stays as it is. It must not overlap another part.
+pub const NAME: u32 = 0x104;
+
+/// Kernel only. In: physical address, in: size in bytes.
+///
+/// Zeroes a stretch of a region that is fenced as a whole, in which no part is
+/// named.
+pub const SCRUB: u32 = 0x105;
+
+/// Kernel only. Out: (granule in bytes, windows of the firewall).
+///
+/// 0 windows stand for as many as there are ranges. Otherwise so many separate
+/// stretches can be fenced at once, where ranges that touch each other are one;
+/// beyond it [`PROTECT`] answers [`result::NO_WINDOW`], and so does
+/// [`UNPROTECT`] of a range between two others.
+pub const ABILITIES: u32 = 0x106;
 
 /// Anybody. Memref out: a postcard `Info` message.
 pub const INFO: u32 = 0x200;
@@ -73,6 +98,52 @@ pub const PANIC: u32 = 0x2f1;
 
 /// Test builds of the TA only. In: (fail point, nth), handed to the firewall.
 pub const INJECT: u32 = 0x2f2;
+
+/// Test builds of the TA only. In: (command, [`derailment`]), in: (result
+/// code, 0).
+///
+/// The next call of that command goes wrong in that way, once, whoever calls
+/// it. Command 0 disarms.
+pub const DERAIL: u32 = 0x2f3;
+
+/// Test builds of the TA only. In: handle, in: offset in bytes, in: length in
+/// bytes.
+///
+/// Keeps that part of the range mapped, as a content command does while it
+/// works, until [`LET_GO`] or the end of the session. A session holds
+/// [`MAX_HELD`] parts at most, each of them within one window.
+pub const HOLD: u32 = 0x2f4;
+
+/// Test builds of the TA only. Ends every [`HOLD`] of the session.
+pub const LET_GO: u32 = 0x2f5;
+
+/// Test builds of the TA only. Out: (calls of the firmware, blocks zeroed),
+/// out: ticks in the firmware (high, low), out: ticks for scrubbing (high, low),
+/// out: ticks in the bare zeroing loop (high, low).
+///
+/// What the firewall has done since the last METER, in ticks of the physical
+/// counter.
+pub const METER: u32 = 0x2f6;
+
+/// Test builds of the TA only. In: handle, in: (byte, 0).
+///
+/// Fills the range with that byte, whatever its use case.
+pub const FILL: u32 = 0x2f7;
+
+/// Parts of ranges that a session can [`HOLD`] at once.
+pub const MAX_HELD: usize = 4;
+
+/// Ways in which [`DERAIL`] makes a command go wrong.
+pub mod derailment {
+    /// It is refused with the result code, and does nothing.
+    pub const REFUSE: u32 = 1;
+    /// It is carried out, and answered with the result code all the same.
+    pub const DENY: u32 = 2;
+    /// The TA panics before the command does anything.
+    pub const PANIC_BEFORE: u32 = 3;
+    /// The TA panics when the command is carried out, before it is answered.
+    pub const PANIC_AFTER: u32 = 4;
+}
 
 /// Bytes of the digest that [`DIGEST`] answers.
 pub const DIGEST_SIZE: usize = 32;
@@ -103,6 +174,9 @@ pub mod result {
     pub const BUSY: u32 = 0xffff_000d;
     /// The output buffer is too small; its needed size is reported.
     pub const SHORT_BUFFER: u32 = 0xffff_0010;
+    /// The firewall has no window left for a stretch that touches no other
+    /// (`TEE_ERROR_STORAGE_NO_SPACE`).
+    pub const NO_WINDOW: u32 = 0xffff_3041;
     /// The TA panicked; its session is dead, and a new one can be opened.
     pub const TARGET_DEAD: u32 = 0xffff_3024;
     /// An authentication tag does not match.
@@ -179,6 +253,61 @@ impl UseCase {
     }
 }
 
+/// What of a carveout is fenced, as the property `ringfence,protection` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protection {
+    /// Each buffer on its own.
+    Buffer,
+    /// All of it, as long as a buffer lives in it.
+    Region,
+}
+
+impl Protection {
+    /// Its name in the devicetree.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Buffer => "buffer",
+            Self::Region => "region",
+        }
+    }
+
+    /// The protection with this name in the devicetree.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Buffer, Self::Region]
+            .into_iter()
+            .find(|protection| protection.name() == name)
+    }
+}
+
+/// What a record of a list stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum RangeKind {
+    /// A range that is fenced on its own, and opens to content commands.
+    Range = 1,
+    /// A region that is fenced as a whole.
+    Region = 2,
+    /// A named part of such a region, which opens to content commands.
+    Part = 3,
+}
+
+impl RangeKind {
+    /// The kind with this number on the wire.
+    pub const fn from_raw(raw: u32) -> Option<Self> {
+        match raw {
+            1 => Some(Self::Range),
+            2 => Some(Self::Region),
+            3 => Some(Self::Part),
+            _ => None,
+        }
+    }
+
+    /// Its number on the wire.
+    pub const fn raw(self) -> u32 {
+        self as u32
+    }
+}
+
 /// How a range in the firewall's ledger stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -206,7 +335,7 @@ impl RangeState {
     }
 }
 
-/// One range as [`LIST`] reports it: 32 bytes, little endian, in field order.
+/// One range as [`LIST`] reports it: 36 bytes, little endian, in field order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct RangeRecord {
@@ -220,11 +349,13 @@ pub struct RangeRecord {
     pub use_case: u32,
     /// Number of a [`RangeState`].
     pub state: u32,
+    /// Number of a [`RangeKind`].
+    pub kind: u32,
 }
 
 impl RangeRecord {
     /// Bytes of a record on the wire.
-    pub const SIZE: usize = 32;
+    pub const SIZE: usize = 36;
 
     /// The record on the wire.
     pub fn to_le_bytes(&self) -> [u8; Self::SIZE] {
@@ -233,7 +364,8 @@ impl RangeRecord {
         bytes[8..16].copy_from_slice(&self.size.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.handle.to_le_bytes());
         bytes[24..28].copy_from_slice(&self.use_case.to_le_bytes());
-        bytes[28..].copy_from_slice(&self.state.to_le_bytes());
+        bytes[28..32].copy_from_slice(&self.state.to_le_bytes());
+        bytes[32..].copy_from_slice(&self.kind.to_le_bytes());
         bytes
     }
 
@@ -245,6 +377,7 @@ impl RangeRecord {
             handle: u64::from_le_bytes([b[16], b[17], b[18], b[19], b[20], b[21], b[22], b[23]]),
             use_case: u32::from_le_bytes([b[24], b[25], b[26], b[27]]),
             state: u32::from_le_bytes([b[28], b[29], b[30], b[31]]),
+            kind: u32::from_le_bytes([b[32], b[33], b[34], b[35]]),
         }
     }
 

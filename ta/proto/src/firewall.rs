@@ -12,14 +12,17 @@ pub const FIREWALL_UUID: [u8; 16] = [
 ];
 
 /// Version of the commands and records in this file, as [`INFO`] reports it.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
-/// Ranges that the ledger holds at most.
+/// Ranges and named parts that the ledger holds at most.
 ///
 /// The TA names as many, so that none can be fenced off without a name.
 pub const MAX_RANGES: usize = 1024;
 
-/// In: physical address, in: size in bytes, out: (use case, 0).
+/// In: physical address, in: size in bytes, out: (use case, kind).
+///
+/// In a carveout that is fenced as a whole it must be all of it. The kind is the
+/// number of a [`RangeKind`](crate::command::RangeKind).
 pub const PROTECT: u32 = 1;
 
 /// In: physical address, in: size in bytes.
@@ -27,8 +30,8 @@ pub const UNPROTECT: u32 = 2;
 
 /// In: physical address, in: size in bytes, out: virtual address.
 ///
-/// Maps a page-aligned part of one protected range, read and write, into the
-/// calling TA.
+/// Maps a page-aligned part of one protected range, or of a named part of a
+/// region, read and write, into the calling TA.
 pub const MAP: u32 = 3;
 
 /// In: virtual address, in: size in bytes.
@@ -39,12 +42,35 @@ pub const UNMAP: u32 = 4;
 pub const LIST: u32 = 5;
 
 /// Out: (granule in bytes, largest window of [`MAP`] in bytes), out: (protocol
-/// version, number of regions).
+/// version, number of regions), out: (windows of the barrier or 0 for no limit,
+/// 0).
 pub const INFO: u32 = 6;
+
+/// In: physical address, in: size in bytes, out: (use case, 0).
+///
+/// Makes a part of a region that is fenced as a whole known, so that it can be
+/// mapped. Its content stays.
+pub const NAME: u32 = 7;
+
+/// In: physical address, in: size in bytes.
+///
+/// Zeroes a named part and forgets it; it stays fenced with its region.
+pub const FORGET: u32 = 8;
+
+/// In: physical address, in: size in bytes.
+///
+/// Zeroes a stretch of a region that is fenced as a whole, in which nothing is
+/// named.
+pub const SCRUB: u32 = 9;
+
+/// Test builds of the firewall only; the answers are those of
+/// [`command::METER`](crate::command::METER).
+pub const METER: u32 = 0x7e;
 
 /// Test builds of the firewall only. In: (fail point, nth).
 ///
-/// The nth next step of this kind ([`fail_point`]) fails, once. 0 disarms.
+/// The nth next step of this kind ([`fail_point`]) fails, once. 0 disarms. With
+/// [`fail_point::WINDOWS`] the barrier pretends to have so many windows instead.
 pub const INJECT: u32 = 0x7f;
 
 /// Steps that [`INJECT`] can make fail.
@@ -57,9 +83,21 @@ pub mod fail_point {
     pub const SCRUB: u32 = 3;
     /// The mapping of a window into the TA.
     pub const MAP: u32 = 4;
+    /// The making of the object that a range's windows are cut from: an
+    /// allocation in OP-TEE's core.
+    pub const OBJECT: u32 = 5;
+    /// The unmapping of a window.
+    pub const UNMAP: u32 = 6;
+    /// The handing out of a record of LIST.
+    pub const COPY: u32 = 7;
+    /// No step: how many windows the barrier has from now on; 0 for its own
+    /// number. [`ANY`] does not include it.
+    pub const WINDOWS: u32 = 8;
+    /// Any of them: the nth next step of whatever kind fails.
+    pub const ANY: u32 = 0xff;
 }
 
-/// One range in the ledger: 24 bytes, little endian, in field order.
+/// One range in the ledger: 28 bytes, little endian, in field order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct LedgerRecord {
@@ -71,11 +109,13 @@ pub struct LedgerRecord {
     pub use_case: u32,
     /// Number of a [`RangeState`](crate::command::RangeState).
     pub state: u32,
+    /// Number of a [`RangeKind`](crate::command::RangeKind).
+    pub kind: u32,
 }
 
 impl LedgerRecord {
     /// Bytes of a record on the wire.
-    pub const SIZE: usize = 24;
+    pub const SIZE: usize = 28;
 
     /// The record on the wire.
     pub fn to_le_bytes(&self) -> [u8; Self::SIZE] {
@@ -83,7 +123,8 @@ impl LedgerRecord {
         bytes[..8].copy_from_slice(&self.start.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.size.to_le_bytes());
         bytes[16..20].copy_from_slice(&self.use_case.to_le_bytes());
-        bytes[20..].copy_from_slice(&self.state.to_le_bytes());
+        bytes[20..24].copy_from_slice(&self.state.to_le_bytes());
+        bytes[24..].copy_from_slice(&self.kind.to_le_bytes());
         bytes
     }
 
@@ -94,6 +135,7 @@ impl LedgerRecord {
             size: u64::from_le_bytes([b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]]),
             use_case: u32::from_le_bytes([b[16], b[17], b[18], b[19]]),
             state: u32::from_le_bytes([b[20], b[21], b[22], b[23]]),
+            kind: u32::from_le_bytes([b[24], b[25], b[26], b[27]]),
         }
     }
 

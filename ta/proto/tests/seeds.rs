@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
-use ringfence_proto::command::{RangeRecord, RangeState, UseCase};
+use ringfence_proto::command::{RangeKind, RangeRecord, RangeState, UseCase};
 use ringfence_proto::firewall::LedgerRecord;
 use ringfence_proto::message::{encode, Decrypt, DigestRequest, Info, Licence, Message};
 
@@ -24,18 +24,20 @@ fn encoded<M: Message>(message: M) -> Vec<u8> {
 
 /// Name and content of every seed.
 fn seeds() -> BTreeMap<&'static str, Vec<u8>> {
-    let range = |start, state: RangeState| RangeRecord {
+    let range = |start, state: RangeState, kind: RangeKind| RangeRecord {
         start,
         size: 0x20_0000,
         handle: 0x0123_4567_89ab_cdef,
         use_case: UseCase::SecureVideo.raw(),
         state: state.raw(),
+        kind: kind.raw(),
     };
     let ledger = LedgerRecord {
         start: 0x8000_0000,
         size: 0x1000,
         use_case: UseCase::TrustedUi.raw(),
         state: RangeState::Protected.raw(),
+        kind: RangeKind::Region.raw(),
     };
     let decrypt = |offset| Decrypt {
         key_id: *b"ringfence key id",
@@ -80,8 +82,8 @@ fn seeds() -> BTreeMap<&'static str, Vec<u8>> {
         (
             "ranges",
             [
-                range(0x8000_0000, RangeState::Protected),
-                range(0x8020_0000, RangeState::Quarantined),
+                range(0x8000_0000, RangeState::Protected, RangeKind::Range),
+                range(0x8020_0000, RangeState::Quarantined, RangeKind::Part),
             ]
             .map(|record| record.to_le_bytes())
             .concat(),

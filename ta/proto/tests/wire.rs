@@ -4,7 +4,7 @@
 //!
 //! A test that fails here means: the interface changed, so raise its version.
 
-use ringfence_proto::command::{self, RangeRecord, RangeState, UseCase};
+use ringfence_proto::command::{self, Protection, RangeKind, RangeRecord, RangeState, UseCase};
 use ringfence_proto::firewall::{self, LedgerRecord};
 use ringfence_proto::message::{encode, Decrypt, DigestRequest, Info, Licence, Message, VERSION};
 
@@ -36,25 +36,38 @@ fn uuids() {
 
 #[test]
 fn commands_of_the_trusted_application() {
-    assert_eq!(command::PROTOCOL_VERSION, 1);
+    assert_eq!(command::PROTOCOL_VERSION, 2);
     assert_eq!(command::LOGIN_REE_KERNEL, 0x8000_0000);
     assert_eq!(command::HELLO, 0x100);
     assert_eq!(command::PROTECT, 0x101);
     assert_eq!(command::UNPROTECT, 0x102);
     assert_eq!(command::LIST, 0x103);
+    assert_eq!(command::NAME, 0x104);
+    assert_eq!(command::SCRUB, 0x105);
+    assert_eq!(command::ABILITIES, 0x106);
     assert_eq!(command::INFO, 0x200);
     assert_eq!(command::LOAD_LICENCE, 0x201);
     assert_eq!(command::DECRYPT, 0x202);
     assert_eq!(command::DIGEST, 0x2f0);
     assert_eq!(command::PANIC, 0x2f1);
     assert_eq!(command::INJECT, 0x2f2);
+    assert_eq!(command::DERAIL, 0x2f3);
+    assert_eq!(command::HOLD, 0x2f4);
+    assert_eq!(command::LET_GO, 0x2f5);
+    assert_eq!(command::METER, 0x2f6);
+    assert_eq!(command::FILL, 0x2f7);
+    assert_eq!(command::MAX_HELD, 4);
+    assert_eq!(command::derailment::REFUSE, 1);
+    assert_eq!(command::derailment::DENY, 2);
+    assert_eq!(command::derailment::PANIC_BEFORE, 3);
+    assert_eq!(command::derailment::PANIC_AFTER, 4);
     assert_eq!(command::DIGEST_SIZE, 32);
     assert_eq!(command::NO_HANDLE, 0);
 }
 
 #[test]
 fn commands_of_the_firewall() {
-    assert_eq!(firewall::PROTOCOL_VERSION, 1);
+    assert_eq!(firewall::PROTOCOL_VERSION, 2);
     assert_eq!(firewall::MAX_RANGES, 1024);
     assert_eq!(firewall::PROTECT, 1);
     assert_eq!(firewall::UNPROTECT, 2);
@@ -62,11 +75,20 @@ fn commands_of_the_firewall() {
     assert_eq!(firewall::UNMAP, 4);
     assert_eq!(firewall::LIST, 5);
     assert_eq!(firewall::INFO, 6);
+    assert_eq!(firewall::NAME, 7);
+    assert_eq!(firewall::FORGET, 8);
+    assert_eq!(firewall::SCRUB, 9);
+    assert_eq!(firewall::METER, 0x7e);
     assert_eq!(firewall::INJECT, 0x7f);
     assert_eq!(firewall::fail_point::FENCE, 1);
     assert_eq!(firewall::fail_point::OPEN, 2);
     assert_eq!(firewall::fail_point::SCRUB, 3);
     assert_eq!(firewall::fail_point::MAP, 4);
+    assert_eq!(firewall::fail_point::OBJECT, 5);
+    assert_eq!(firewall::fail_point::UNMAP, 6);
+    assert_eq!(firewall::fail_point::COPY, 7);
+    assert_eq!(firewall::fail_point::WINDOWS, 8);
+    assert_eq!(firewall::fail_point::ANY, 0xff);
 }
 
 #[test]
@@ -82,6 +104,7 @@ fn results_have_the_numbers_of_globalplatform_and_op_tee() {
     assert_eq!(OUT_OF_MEMORY, 0xffff000c);
     assert_eq!(BUSY, 0xffff000d);
     assert_eq!(SHORT_BUFFER, 0xffff0010);
+    assert_eq!(NO_WINDOW, 0xffff3041);
     assert_eq!(TARGET_DEAD, 0xffff3024);
     assert_eq!(MAC_INVALID, 0xffff3071);
 }
@@ -103,6 +126,17 @@ fn use_cases_and_states() {
     assert_eq!(RangeState::from_raw(3), None);
     assert_eq!(RangeState::Protected.raw(), 1);
     assert_eq!(RangeState::Quarantined.raw(), 2);
+
+    for (raw, kind) in (1u32..).zip([RangeKind::Range, RangeKind::Region, RangeKind::Part]) {
+        assert_eq!((kind.raw(), RangeKind::from_raw(raw)), (raw, Some(kind)));
+    }
+    assert_eq!(RangeKind::from_raw(0), None);
+    assert_eq!(RangeKind::from_raw(4), None);
+
+    assert_eq!(Protection::from_name("buffer"), Some(Protection::Buffer));
+    assert_eq!(Protection::from_name("region"), Some(Protection::Region));
+    assert_eq!(Protection::from_name("regions"), None);
+    assert_eq!(Protection::from_name(""), None);
 }
 
 #[test]
@@ -129,11 +163,12 @@ fn range_record() {
         handle: 0x2122_2324_2526_2728,
         use_case: 0x3132_3334,
         state: 0x4142_4344,
+        kind: 0x5152_5354,
     };
     let golden = [
         0x08, 0x07, 0x06, 0x05, 0x04, 0x03, 0x02, 0x01, 0x18, 0x17, 0x16, 0x15, 0x14, 0x13, 0x12,
         0x11, 0x28, 0x27, 0x26, 0x25, 0x24, 0x23, 0x22, 0x21, 0x34, 0x33, 0x32, 0x31, 0x44, 0x43,
-        0x42, 0x41,
+        0x42, 0x41, 0x54, 0x53, 0x52, 0x51,
     ];
     assert_eq!(record.to_le_bytes(), golden);
     assert_eq!(RangeRecord::from_le_bytes(&golden), record);
@@ -151,10 +186,11 @@ fn ledger_record() {
         size: 0x1112_1314_1516_1718,
         use_case: 0x3132_3334,
         state: 0x4142_4344,
+        kind: 0x5152_5354,
     };
     let golden = [
         0x08, 0x07, 0x06, 0x05, 0x04, 0x03, 0x02, 0x01, 0x18, 0x17, 0x16, 0x15, 0x14, 0x13, 0x12,
-        0x11, 0x34, 0x33, 0x32, 0x31, 0x44, 0x43, 0x42, 0x41,
+        0x11, 0x34, 0x33, 0x32, 0x31, 0x44, 0x43, 0x42, 0x41, 0x54, 0x53, 0x52, 0x51,
     ];
     assert_eq!(record.to_le_bytes(), golden);
     assert_eq!(LedgerRecord::from_le_bytes(&golden), record);

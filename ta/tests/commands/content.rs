@@ -8,7 +8,7 @@ use crate::model::{
     WINDOW,
 };
 use proptest::prelude::*;
-use ringfence_proto::command::result;
+use ringfence_proto::command::{result, MAX_HELD};
 use ringfence_proto::message::{Decrypt, DigestRequest, Licence};
 use ringfence_ta::instance::Session;
 use ringfence_ta::keys::ContentKey;
@@ -274,4 +274,89 @@ fn a_window_that_stays_mapped_kills_the_instance() {
     firewall.fail(Call::Unmap, 0);
     let written = decrypt(&mut instance, &session, handle, 0, 1);
     panic!("went on with {written:?}");
+}
+
+#[test]
+fn a_held_part_stays_mapped_until_it_is_let_go() {
+    let firewall = ModelFirewall::new();
+    let (mut instance, mut session, handle) = set_up(&firewall);
+    assert_eq!(instance.hold(&mut session, handle, 5, 100), Ok(()));
+    assert_eq!(firewall.0.borrow().mapped.len(), 1);
+    // Other commands go on, and unmap their own windows only.
+    assert_eq!(decrypt(&mut instance, &session, handle, 0, 16), Ok(16));
+    assert_eq!(firewall.0.borrow().mapped.len(), 1);
+    assert_eq!(instance.let_go(&mut session), Ok(()));
+    assert_eq!(instance.let_go(&mut session), Ok(()));
+    assert!(firewall.0.borrow().mapped.is_empty());
+}
+
+#[test]
+fn a_session_lets_go_when_it_ends() {
+    let firewall = ModelFirewall::new();
+    let (mut instance, mut session, handle) = set_up(&firewall);
+    let mut other = public(&mut instance);
+    assert_eq!(instance.hold(&mut session, handle, 0, 1), Ok(()));
+    assert_eq!(instance.hold(&mut other, handle, 0, 1), Ok(()));
+    instance.close(&mut session);
+    assert_eq!(firewall.0.borrow().mapped.len(), 1);
+    instance.close(&mut other);
+    assert!(firewall.0.borrow().mapped.is_empty());
+}
+
+#[test]
+fn a_session_holds_few_parts_and_none_outside() {
+    let firewall = ModelFirewall::new();
+    let (mut instance, mut session, handle) = set_up(&firewall);
+    for (offset, length) in [(0, 0), (SIZE, 1), (SIZE - 1, 2), (u64::MAX, 1), (0, SIZE)] {
+        assert_eq!(
+            instance.hold(&mut session, handle, offset, length),
+            Err(Refusal::OutOfBounds)
+        );
+    }
+    assert_eq!(
+        instance.hold(&mut session, !handle, 0, 1),
+        Err(Refusal::UnknownHandle)
+    );
+    for _ in 0..MAX_HELD {
+        assert_eq!(instance.hold(&mut session, handle, SIZE - 1, 1), Ok(()));
+    }
+    assert_eq!(
+        instance.hold(&mut session, handle, 0, 1),
+        Err(Refusal::Full)
+    );
+    instance.close(&mut session);
+    assert!(firewall.0.borrow().mapped.is_empty());
+}
+
+#[test]
+fn a_fill_reaches_every_byte_and_no_other() {
+    let firewall = ModelFirewall::new();
+    let (mut instance, _, handle) = set_up(&firewall);
+    assert_eq!(instance.fill(handle, 0xa5), Ok(()));
+    assert!(firewall.bytes(START, SIZE).iter().all(|byte| *byte == 0xa5));
+    assert!(firewall.bytes(BASE, START - BASE).iter().all(|b| *b == 0));
+    assert_eq!(firewall.bytes(START + SIZE, 1), [0]);
+    assert_eq!(instance.fill(!handle, 1), Err(Refusal::UnknownHandle));
+}
+
+#[test]
+fn content_that_lies_in_the_buffer_itself_is_refused() {
+    let firewall = ModelFirewall::new();
+    let (mut instance, session, handle) = set_up(&firewall);
+    assert_eq!(instance.fill(handle, 0x11), Ok(()));
+    for (from, offset, length) in [
+        (0, 0, 64),
+        (63, 0, 64),
+        (0, 63, 64),
+        (WINDOW, WINDOW + 16, 1024),
+    ] {
+        let inside = firewall.address(START + from);
+        // SAFETY: the model's memory outlives the call.
+        let content = unsafe { SharedBytes::new(inside, length) };
+        let outcome = instance.decrypt(&session, handle, &request(offset), content, cipher);
+        assert_eq!(outcome, Err(Refusal::NotShared), "{from}, {offset}");
+    }
+    assert!(firewall.bytes(START, SIZE).iter().all(|byte| *byte == 0x11));
+    assert_eq!(Refusal::NotShared.code(), result::ACCESS_DENIED);
+    assert!(firewall.0.borrow().mapped.is_empty());
 }

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::ptr::NonNull;
 use std::rc::Rc;
 
-use ringfence_proto::command::{result, RangeState, UseCase};
+use ringfence_proto::command::{result, RangeKind, RangeState, UseCase};
 use ringfence_proto::firewall::{self, LedgerRecord};
 use ringfence_ta::firewall::{Firewall, FirewallInfo};
 use ringfence_ta::instance::{Decryptor, Digester, Instance, Session};
@@ -18,10 +18,15 @@ use ringfence_ta::windows::Range;
 
 /// Where the model's memory lies.
 pub const BASE: u64 = 0x8000_0000;
-/// Bytes of memory: a carveout for video, and one for the user interface.
+/// Bytes of memory: a carveout for video, one for the user interface, and one
+/// for video that is fenced as a whole.
 pub const SIZE: u64 = 0x10_0000;
 /// Where the carveout for the user interface begins.
 pub const UI: u64 = BASE + SIZE / 2;
+/// Where the carveout begins that is fenced as a whole.
+pub const WHOLE: u64 = BASE + SIZE / 4 * 3;
+/// Bytes in it.
+pub const WHOLE_SIZE: u64 = SIZE / 4;
 /// Largest window, so small that a buffer takes several.
 pub const WINDOW: u64 = 0x4000;
 
@@ -31,6 +36,9 @@ pub enum Call {
     Info,
     Protect,
     Unprotect,
+    Name,
+    Forget,
+    Scrub,
     Map,
     Unmap,
     List,
@@ -91,11 +99,57 @@ impl ModelFirewall {
             .collect()
     }
 
+    /// Where the byte at a physical address is.
+    pub fn address(&self, start: u64) -> *const u8 {
+        let model = self.0.borrow();
+        model
+            .memory
+            .as_ptr()
+            .cast::<u8>()
+            .wrapping_add((start - BASE) as usize)
+    }
+
     /// Sets a range's state behind the instance's back.
     pub fn set_state(&self, start: u64, state: RangeState) {
         let mut model = self.0.borrow_mut();
         let record = model.ledger.iter_mut().find(|record| record.start == start);
         record.expect("in the ledger").state = state.raw();
+    }
+
+    /// Checks that a stretch of the carveout that is fenced as a whole is fenced,
+    /// and that no part is known in it.
+    fn check_inside(&self, stretch: Range) -> Result<(), Refusal> {
+        let model = self.0.borrow();
+        let (start, end) = (stretch.start(), stretch.start() + stretch.size());
+        let of_kind = |kind: RangeKind| {
+            model
+                .ledger
+                .iter()
+                .filter(move |record| record.kind == kind.raw())
+        };
+        let overlaps = |other: &LedgerRecord| start < other.start + other.size && other.start < end;
+        if !of_kind(RangeKind::Region).any(overlaps) {
+            return Err(Refusal::Tee(result::ITEM_NOT_FOUND));
+        }
+        match of_kind(RangeKind::Part).any(overlaps) {
+            true => Err(Refusal::Tee(result::ACCESS_CONFLICT)),
+            false => Ok(()),
+        }
+    }
+
+    fn remove(&self, range: Range, kind: RangeKind) -> Result<(), Refusal> {
+        let mut model = self.0.borrow_mut();
+        if !model.mapped.is_empty() {
+            return Err(Refusal::Tee(result::BUSY));
+        }
+        let wanted = (range.start(), range.size(), kind.raw());
+        let place = model
+            .ledger
+            .iter()
+            .position(|record| (record.start, record.size, record.kind) == wanted)
+            .ok_or(Refusal::Tee(result::ITEM_NOT_FOUND))?;
+        model.ledger.remove(place);
+        Ok(())
     }
 
     fn enter(&self, call: Call) -> Result<(), Refusal> {
@@ -122,11 +176,12 @@ unsafe impl Firewall for ModelFirewall {
             granule: 4096,
             window: WINDOW as u32,
             protocol: self.0.borrow().protocol,
-            regions: 2,
+            regions: 3,
+            windows: 7,
         })
     }
 
-    fn protect(&mut self, range: Range) -> Result<u32, Refusal> {
+    fn protect(&mut self, range: Range) -> Result<(u32, u32), Refusal> {
         self.enter(Call::Protect)?;
         let (start, end) = (range.start(), range.start() + range.size());
         if start < BASE || end > BASE + SIZE {
@@ -137,32 +192,51 @@ unsafe impl Firewall for ModelFirewall {
         if model.ledger.iter().any(overlaps) {
             return Err(Refusal::Tee(result::ACCESS_CONFLICT));
         }
-        let use_case = match start {
-            ..UI => UseCase::SecureVideo,
-            _ => UseCase::TrustedUi,
+        let (use_case, kind) = match start {
+            ..UI => (UseCase::SecureVideo, RangeKind::Range),
+            UI..WHOLE => (UseCase::TrustedUi, RangeKind::Range),
+            _ => (UseCase::SecureVideo, RangeKind::Region),
         };
         model.ledger.push(LedgerRecord {
             start,
             size: range.size(),
             use_case: use_case.raw(),
             state: RangeState::Protected.raw(),
+            kind: kind.raw(),
         });
-        Ok(use_case.raw())
+        Ok((use_case.raw(), kind.raw()))
+    }
+
+    fn name(&mut self, part: Range) -> Result<u32, Refusal> {
+        self.enter(Call::Name)?;
+        self.check_inside(part)?;
+        self.0.borrow_mut().ledger.push(LedgerRecord {
+            start: part.start(),
+            size: part.size(),
+            use_case: UseCase::SecureVideo.raw(),
+            state: RangeState::Protected.raw(),
+            kind: RangeKind::Part.raw(),
+        });
+        Ok(UseCase::SecureVideo.raw())
+    }
+
+    fn forget(&mut self, part: Range) -> Result<(), Refusal> {
+        self.enter(Call::Forget)?;
+        self.remove(part, RangeKind::Part)
+    }
+
+    fn scrub(&mut self, stretch: Range) -> Result<(), Refusal> {
+        self.enter(Call::Scrub)?;
+        self.check_inside(stretch)
     }
 
     fn unprotect(&mut self, range: Range) -> Result<(), Refusal> {
         self.enter(Call::Unprotect)?;
-        let mut model = self.0.borrow_mut();
-        if !model.mapped.is_empty() {
-            return Err(Refusal::Tee(result::BUSY));
-        }
-        let place = model
-            .ledger
-            .iter()
-            .position(|record| (record.start, record.size) == (range.start(), range.size()))
-            .ok_or(Refusal::Tee(result::ITEM_NOT_FOUND))?;
-        model.ledger.remove(place);
-        Ok(())
+        let kind = match range.start() {
+            ..WHOLE => RangeKind::Range,
+            _ => RangeKind::Region,
+        };
+        self.remove(range, kind)
     }
 
     fn map(&mut self, start: u64, size: u64) -> Result<NonNull<u8>, Refusal> {
@@ -171,6 +245,7 @@ unsafe impl Firewall for ModelFirewall {
         assert!(size <= WINDOW && size.is_multiple_of(4096) && start.is_multiple_of(4096));
         assert!(model.ledger.iter().any(|record| record.start <= start
             && start + size <= record.start + record.size
+            && record.kind != RangeKind::Region.raw()
             && record.state == RangeState::Protected.raw()));
         let memory = model.memory.as_mut_ptr().cast::<u8>();
         let address = memory.wrapping_add((start - BASE) as usize);
@@ -193,6 +268,11 @@ unsafe impl Firewall for ModelFirewall {
         let ledger = self.0.borrow().ledger.clone();
         ledger.into_iter().for_each(each);
         Ok(())
+    }
+
+    #[cfg(feature = "test-commands")]
+    fn meter(&mut self) -> Result<ringfence_ta::firewall::Costs, Refusal> {
+        Err(Refusal::UnknownCommand)
     }
 
     #[cfg(feature = "test-commands")]

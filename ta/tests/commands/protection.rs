@@ -2,8 +2,10 @@
 
 //! The kernel's commands: naming, releasing and finding protected ranges again.
 
-use crate::model::{instance, kernel, public, Call, ModelFirewall, BASE, SIZE, UI};
-use ringfence_proto::command::{result, RangeState, UseCase};
+use crate::model::{
+    instance, kernel, public, Call, ModelFirewall, BASE, SIZE, UI, WHOLE, WHOLE_SIZE,
+};
+use ringfence_proto::command::{result, RangeKind, RangeState, UseCase};
 use ringfence_proto::message::DigestRequest;
 use ringfence_ta::instance::{Instance, MAX_PUBLIC_SESSIONS};
 use ringfence_ta::policy::Client;
@@ -39,6 +41,9 @@ fn user_space_cannot_protect_release_or_list() {
         Err(refused)
     );
     assert_eq!(instance.unprotect(&public, handle), Err(refused));
+    assert_eq!(instance.name(&public, WHOLE, 0x1000), Err(refused));
+    assert_eq!(instance.scrub(&public, WHOLE, 0x1000), Err(refused));
+    assert_eq!(instance.abilities(&public), Err(refused));
     assert_eq!(instance.list(&public).err(), Some(refused));
     assert_eq!(firewall.0.borrow().calls.len(), calls);
     assert_eq!(instance.unprotect(&kernel, handle), Ok(()));
@@ -49,15 +54,15 @@ fn hello_tells_protocol_and_granule() {
     let firewall = ModelFirewall::new();
     let mut instance = instance(&firewall, 1);
     let kernel = kernel(&mut instance);
-    assert_eq!(instance.hello(&kernel), Ok((1, 4096)));
-    assert_eq!(instance.hello(&kernel), Ok((1, 4096)));
+    assert_eq!(instance.hello(&kernel), Ok((2, 4096)));
+    assert_eq!(instance.hello(&kernel), Ok((2, 4096)));
     assert_eq!(firewall.calls(Call::Info), 1);
 }
 
 #[test]
 fn a_firewall_of_another_protocol_is_refused() {
     let firewall = ModelFirewall::new();
-    firewall.0.borrow_mut().protocol = 2;
+    firewall.0.borrow_mut().protocol = 1;
     let mut instance = instance(&firewall, 1);
     let kernel = kernel(&mut instance);
     assert_eq!(instance.hello(&kernel), Err(Refusal::Firewall));
@@ -295,13 +300,132 @@ fn the_ledger_is_read_once_the_firewall_can_be_reached() {
 fn user_space_cannot_use_up_the_sessions_of_the_kernel() {
     let firewall = ModelFirewall::new();
     let mut instance = instance(&firewall, 1);
-    let sessions: Vec<_> = (0..MAX_PUBLIC_SESSIONS)
+    let mut sessions: Vec<_> = (0..MAX_PUBLIC_SESSIONS)
         .map(|_| public(&mut instance))
         .collect();
     assert_eq!(instance.open(Client::Public).err(), Some(Refusal::Full));
-    let kernel = kernel(&mut instance);
-    instance.close(&kernel);
+    let mut kernel = kernel(&mut instance);
+    instance.close(&mut kernel);
     assert_eq!(instance.open(Client::Public).err(), Some(Refusal::Full));
-    instance.close(&sessions[0]);
+    instance.close(&mut sessions[0]);
     assert!(instance.open(Client::Public).is_ok());
+}
+
+#[test]
+fn abilities_are_the_firewalls() {
+    let firewall = ModelFirewall::new();
+    let mut instance = instance(&firewall, 1);
+    let kernel = kernel(&mut instance);
+    assert_eq!(instance.abilities(&kernel), Ok((4096, 7)));
+}
+
+#[test]
+fn a_region_opens_to_nothing_but_its_parts() {
+    let firewall = ModelFirewall::new();
+    let mut instance = instance(&firewall, 0x50);
+    let kernel = kernel(&mut instance);
+    let region = instance
+        .protect(&kernel, WHOLE, WHOLE_SIZE)
+        .expect("protected");
+    let part = instance
+        .name(&kernel, WHOLE + 0x1000, 0x2000)
+        .expect("named");
+    // A part may be as large as a region.
+    let mut seen = crate::model::Collect::default();
+    assert_eq!(
+        instance.digest(region.raw(), &one_byte(), &mut seen),
+        Err(Refusal::UnknownHandle)
+    );
+    assert_eq!(instance.digest(part.raw(), &one_byte(), &mut seen), Ok(()));
+    let kinds: Vec<_> = instance
+        .list(&kernel)
+        .expect("list")
+        .records()
+        .map(|record| record.kind)
+        .collect();
+    assert_eq!(kinds, [RangeKind::Region.raw(), RangeKind::Part.raw()]);
+    assert_eq!(
+        instance.name(&kernel, WHOLE, 0x2000),
+        Err(Refusal::Tee(result::ACCESS_CONFLICT))
+    );
+    assert_eq!(
+        instance.scrub(&kernel, WHOLE, 0x2000),
+        Err(Refusal::Tee(result::ACCESS_CONFLICT))
+    );
+    assert_eq!(instance.scrub(&kernel, WHOLE, 0x1000), Ok(()));
+    assert_eq!(instance.unprotect(&kernel, part.raw()), Ok(()));
+    assert_eq!(firewall.calls(Call::Forget), 1);
+    assert_eq!(firewall.calls(Call::Unprotect), 0);
+    assert_eq!(instance.unprotect(&kernel, region.raw()), Ok(()));
+    assert!(firewall.0.borrow().ledger.is_empty());
+}
+
+#[test]
+fn a_part_as_large_as_its_region_keeps_its_own_handle() {
+    let firewall = ModelFirewall::new();
+    let mut before = instance(&firewall, 1);
+    let session = kernel(&mut before);
+    assert!(before.protect(&session, WHOLE, WHOLE_SIZE).is_ok());
+    let part = before.name(&session, WHOLE, WHOLE_SIZE).expect("named");
+    assert_eq!(before.list(&session).expect("list").len(), 2);
+    let mut seen = crate::model::Collect::default();
+    assert_eq!(before.digest(part.raw(), &one_byte(), &mut seen), Ok(()));
+    drop(before);
+
+    // A new instance names both again.
+    let mut after = instance(&firewall, 100);
+    let session = kernel(&mut after);
+    let records: Vec<_> = after.list(&session).expect("list").records().collect();
+    assert_eq!(records.len(), 2);
+    for record in records {
+        let usable = after.digest(record.handle, &one_byte(), &mut seen).is_ok();
+        assert_eq!(usable, record.kind == RangeKind::Part.raw());
+    }
+}
+
+#[test]
+fn a_part_that_cannot_be_named_is_forgotten() {
+    let firewall = ModelFirewall::new();
+    let mut instance: crate::model::TestInstance = Instance::new(firewall.clone(), Box::new(|| 5));
+    let kernel = kernel(&mut instance);
+    assert!(instance.protect(&kernel, WHOLE, WHOLE_SIZE).is_ok());
+    assert_eq!(instance.name(&kernel, WHOLE, 0x1000), Err(Refusal::Entropy));
+    assert_eq!(firewall.calls(Call::Forget), 1);
+    assert_eq!(firewall.0.borrow().ledger.len(), 1);
+}
+
+#[test]
+fn a_part_that_is_not_forgotten_opens_to_nothing_any_more() {
+    let firewall = ModelFirewall::new();
+    let mut instance = instance(&firewall, 1);
+    let kernel = kernel(&mut instance);
+    assert!(instance.protect(&kernel, WHOLE, WHOLE_SIZE).is_ok());
+    let part = instance.name(&kernel, WHOLE, 0x1000).expect("named").raw();
+    firewall.fail(Call::Forget, 0);
+    assert_eq!(instance.unprotect(&kernel, part), Err(FIREWALL_SAYS));
+    let mut seen = crate::model::Collect::default();
+    assert_eq!(
+        instance.digest(part, &one_byte(), &mut seen),
+        Err(Refusal::UnknownHandle)
+    );
+    firewall.heal();
+    assert_eq!(instance.unprotect(&kernel, part), Ok(()));
+}
+
+#[test]
+fn what_is_no_range_is_no_part() {
+    let firewall = ModelFirewall::new();
+    let mut instance = instance(&firewall, 1);
+    let kernel = kernel(&mut instance);
+    for (start, size) in [(WHOLE, 0), (WHOLE + 1, 0x1000), (u64::MAX, 0x1000)] {
+        assert_eq!(
+            instance.name(&kernel, start, size),
+            Err(Refusal::OutOfBounds)
+        );
+        assert_eq!(
+            instance.scrub(&kernel, start, size),
+            Err(Refusal::OutOfBounds)
+        );
+    }
+    assert_eq!(firewall.calls(Call::Name) + firewall.calls(Call::Scrub), 0);
 }

@@ -83,6 +83,37 @@ pub fn ioctl_sized(file: &File, magic: u8, number: u8, argument: &mut [u8]) -> R
     unsafe { ioctl(file, raw) }
 }
 
+/// An address for an ioctl, of whatever is there.
+#[derive(Debug, Clone, Copy)]
+pub struct Argument(pub *mut c_void);
+
+impl Argument {
+    /// Calls an ioctl that says it reads and writes `size` bytes there.
+    ///
+    /// # Safety
+    ///
+    /// What can be written of the `size` bytes may be changed by the kernel.
+    pub unsafe fn ioctl(
+        self,
+        file: &File,
+        magic: u8,
+        number: u8,
+        size: usize,
+    ) -> Result<(), Errno> {
+        let raw = Raw {
+            opcode: opcode::from_components(
+                rustix::ioctl::Direction::ReadWrite,
+                magic,
+                number,
+                size,
+            ),
+            argument: self.0,
+        };
+        // SAFETY: By the function's contract.
+        unsafe { ioctl(file, raw) }
+    }
+}
+
 /// A page that can be read and not written, so that no answer fits there.
 #[derive(Debug)]
 pub struct ReadOnlyPage(*mut c_void);

@@ -100,6 +100,40 @@ pub fn locate(
     }
 }
 
+/// A live buffer, as a heap's `buffers` file shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BufferLine {
+    /// Number of the dma-buf's inode.
+    pub inode: u64,
+    /// Bytes.
+    pub size: u64,
+    /// Physical address, of a buffer of pages in one run.
+    pub start: Option<u64>,
+    /// Who allocated it.
+    pub pid: u32,
+    /// The name of that process.
+    pub comm: String,
+}
+
+/// The live buffers of a heap, oldest first.
+pub fn buffers(heap: &str) -> anyhow::Result<Vec<BufferLine>> {
+    let path = PathBuf::from(ROOT).join(heap).join("buffers");
+    let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let line = |text: &str| {
+        let mut words = text.splitn(5, ' ');
+        Some(BufferLine {
+            inode: words.next()?.parse().ok()?,
+            size: number(words.next()?)?,
+            start: number(words.next()?),
+            pid: words.next()?.parse().ok()?,
+            comm: words.next()?.to_owned(),
+        })
+    };
+    text.lines()
+        .map(|text| line(text).with_context(|| format!("{}: {text:?}", path.display())))
+        .collect()
+}
+
 /// A failure that the driver will run into; disarmed when this is dropped, so
 /// that a test which fails does not fail those after it.
 #[derive(Debug)]

@@ -8,13 +8,16 @@
 //! before it does anything else.
 
 use std::fs::OpenOptions;
-use std::io::{self, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, ExitCode};
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::ptr;
+use std::time::Duration;
 
 use anyhow::Context;
 use rustix::mm::{mmap, MapFlags, ProtFlags};
+
+use super::deadline;
 
 /// First argument that makes the program a reader.
 pub const CHILD: &str = "--read-physical-memory";
@@ -98,14 +101,70 @@ pub fn fill(range: PhysicalRange) -> anyhow::Result<Outcome> {
     run("fill", range)
 }
 
-/// Fails unless a reader of the range is killed by the CPU's refusal.
-pub fn expect_killed(range: PhysicalRange, what: &str) -> anyhow::Result<i32> {
+/// A child that reads a range over and over, until it is killed for it or finds
+/// a byte that is not zero.
+#[derive(Debug)]
+pub struct Spinner {
+    child: Child,
+    range: PhysicalRange,
+}
+
+impl Spinner {
+    /// Starts it, and waits until it has read the range, whole pages, once.
+    pub fn start(range: PhysicalRange) -> anyhow::Result<Self> {
+        let child = Command::new("/proc/self/exe")
+            .args([
+                CHILD,
+                "spin",
+                &range.start.to_string(),
+                &range.size.to_string(),
+            ])
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("the reader can't be started")?;
+        let mut this = Self { child, range };
+        let mut line = String::new();
+        BufReader::new(this.child.stdout.take().context("no standard output")?)
+            .read_line(&mut line)?;
+        anyhow::ensure!(line == "0\n", "the reader of {range:x?} says {line:?}");
+        Ok(this)
+    }
+
+    /// Waits until it has ended, or ends it when it reads on for that long.
+    pub fn end(mut self, limit: Duration) -> anyhow::Result<Outcome> {
+        let ended = deadline::until(limit, "the reader ends", || Ok(self.child.try_wait()?));
+        let status = match ended {
+            Ok(status) => status,
+            Err(_) => {
+                self.child.kill()?;
+                self.child.wait()?;
+                return Ok(Outcome::Read { nonzero: 0 });
+            }
+        };
+        match (status.signal(), status.code()) {
+            (Some(signal), _) => Ok(Outcome::Killed(signal)),
+            (None, Some(FOUND)) => Ok(Outcome::Read { nonzero: 1 }),
+            _ => anyhow::bail!("the reader of {:x?} failed: {status}", self.range),
+        }
+    }
+}
+
+/// Exit code of a [`Spinner`] that has found something.
+const FOUND: i32 = 10;
+
+/// Whether this is how the CPU's refusal ends a process.
+pub fn is_refusal(outcome: Outcome) -> bool {
     /// `SIGBUS`: a kernel that knows granule protection faults.
     const SIGBUS: i32 = 7;
     /// `SIGKILL`: Linux 7.3, to which they are "unknown 40".
     const SIGKILL: i32 = 9;
+    matches!(outcome, Outcome::Killed(signal) if [SIGBUS, SIGKILL].contains(&signal))
+}
+
+/// Fails unless a reader of the range is killed by the CPU's refusal.
+pub fn expect_killed(range: PhysicalRange, what: &str) -> anyhow::Result<i32> {
     match read(range)? {
-        Outcome::Killed(signal) if [SIGBUS, SIGKILL].contains(&signal) => Ok(signal),
+        outcome @ Outcome::Killed(signal) if is_refusal(outcome) => Ok(signal),
         other => anyhow::bail!("{what}: a reader of {range:x?} was not killed: {other:?}"),
     }
 }
@@ -125,7 +184,10 @@ pub fn child(arguments: &[String]) -> Option<ExitCode> {
             Ok(nonzero) => {
                 // The parent takes silence for failure.
                 let _ = writeln!(io::stdout(), "{nonzero}");
-                ExitCode::SUCCESS
+                match rest {
+                    [action, ..] if action == "spin" => ExitCode::from(FOUND as u8),
+                    _ => ExitCode::SUCCESS,
+                }
             }
             Err(error) => {
                 eprintln!("{error:#}");
@@ -138,7 +200,7 @@ pub fn child(arguments: &[String]) -> Option<ExitCode> {
 
 fn play_child(arguments: &[String]) -> anyhow::Result<u64> {
     let [action, start, size] = arguments else {
-        anyhow::bail!("usage: {CHILD} read|fill START BYTES");
+        anyhow::bail!("usage: {CHILD} read|fill|spin START BYTES");
     };
     let (start, size): (u64, usize) = (start.parse()?, size.parse()?);
     let fills = action == "fill";
@@ -174,11 +236,21 @@ fn play_child(arguments: &[String]) -> anyhow::Result<u64> {
             unsafe { ptr::write_volatile(mapped.add(index), 0x5a5a_5a5a_5a5a_5a5a) };
         }
     }
-    Ok((0..words)
-        .map(|index| {
-            // SAFETY: As above, and readable.
-            let word = unsafe { ptr::read_volatile(mapped.add(index)) };
-            word.to_ne_bytes().iter().filter(|byte| **byte != 0).count() as u64
-        })
-        .sum())
+    let nonzero = || {
+        (0..words)
+            .map(|index| {
+                // SAFETY: As above, and readable.
+                let word = unsafe { ptr::read_volatile(mapped.add(index)) };
+                word.to_ne_bytes().iter().filter(|byte| **byte != 0).count() as u64
+            })
+            .sum()
+    };
+    let mut found = nonzero();
+    if action == "spin" {
+        writeln!(io::stdout(), "{found}")?;
+        while found == 0 {
+            found = nonzero();
+        }
+    }
+    Ok(found)
 }

@@ -3,13 +3,22 @@
 //! Looking at a system from below, as an attacker or a clumsy program does.
 
 pub mod allocation;
+pub mod child;
+pub mod coherence;
+pub mod control_group;
 pub mod deadline;
 pub mod debug;
 pub mod dma_buf;
+pub mod failslab;
+pub mod fault;
+pub mod hostile;
+pub mod importer;
+pub mod mapping;
 pub mod memory;
 pub mod module;
 pub mod open_files;
 pub mod ta;
+pub mod tee_invoke;
 pub mod tee_ioctl;
 pub mod video;
 

@@ -2,16 +2,21 @@
 
 //! Kernel modules.
 
-use std::ffi::CString;
-use std::fs;
+use std::ffi::{CStr, CString};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Context;
 use rustix::io::Errno;
-use rustix::system::delete_module;
+use rustix::system::{delete_module, finit_module, uname};
 
 /// The heap module.
 pub const CARVEOUT: &str = "ringfence_carveout";
+/// The module of the CMA heaps.
+pub const CMA: &str = "ringfence_cma";
+/// The module of the system heap.
+pub const SYSTEM: &str = "ringfence_system";
 /// The module that keeps the registrations.
 pub const CORE: &str = "ringfence_core";
 
@@ -41,6 +46,31 @@ pub fn load_with(name: &str, parameters: &[&str]) -> anyhow::Result<()> {
         String::from_utf8_lossy(&output.stderr).trim()
     );
     Ok(())
+}
+
+/// The file of one of this project's modules.
+pub fn file(name: &str) -> anyhow::Result<PathBuf> {
+    let release = uname().release().to_string_lossy().into_owned();
+    let folder = Path::new("/lib/modules").join(release).join("updates");
+    let wanted = format!("{name}.ko");
+    let mut folders = vec![folder];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
+            let path = entry?.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.file_name().is_some_and(|name| name == wanted.as_str()) {
+                return Ok(path);
+            }
+        }
+    }
+    anyhow::bail!("no module {name}")
+}
+
+/// Loads a module out of its file, without what it depends on.
+pub fn insert(file: &Path, parameters: &CStr) -> anyhow::Result<()> {
+    let module = File::open(file).with_context(|| file.display().to_string())?;
+    finit_module(&module, parameters, 0).with_context(|| file.display().to_string())
 }
 
 /// Unloads a module, without waiting until it is not in use.

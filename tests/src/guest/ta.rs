@@ -14,6 +14,21 @@ pub type Code = u32;
 /// A session of this program, with the login of anybody.
 pub struct Ta(Session);
 
+/// What the firewall's work has cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Costs {
+    /// Calls of the firmware.
+    pub firmware_calls: u32,
+    /// Blocks of 2 MiB, or parts of them, that were zeroed.
+    pub scrubs: u32,
+    /// Ticks of the counter in the firmware.
+    pub firmware: u64,
+    /// Ticks for zeroing, with the windows to do it through.
+    pub scrubbing: u64,
+    /// Ticks of these in the bare zeroing loop.
+    pub zeroing: u64,
+}
+
 /// A 64-bit number for the trusted application.
 pub fn number(value: u64) -> ParamValue {
     let (high, low) = split(value);
@@ -128,6 +143,62 @@ impl Ta {
         self.bare(command::PANIC)
     }
 
+    /// Keeps a part of a buffer mapped in the trusted application (test builds),
+    /// as a content command does while it works, until [`Self::let_go`] or the
+    /// end of this session.
+    pub fn hold(&mut self, handle: u64, offset: u64, length: u64) -> Result<(), Code> {
+        self.invoke(
+            command::HOLD,
+            number(handle),
+            number(offset),
+            number(length),
+            ParamNone,
+        )
+        .map(drop)
+    }
+
+    /// Fills a buffer with a byte (test builds), whatever its use case.
+    pub fn fill(&mut self, handle: u64, byte: u8) -> Result<(), Code> {
+        self.invoke(
+            command::FILL,
+            number(handle),
+            ParamValue::new(byte.into(), 0, ParamType::ValueInput),
+            ParamNone,
+            ParamNone,
+        )
+        .map(drop)
+    }
+
+    /// What the firewall's work has cost since this was last asked (test builds).
+    pub fn meter(&mut self) -> Result<Costs, Code> {
+        let (counts, firmware, scrubbing, zeroing) =
+            self.invoke(command::METER, answer(), answer(), answer(), answer())?;
+        let ticks = |value: ParamValue| join(value.a(), value.b());
+        Ok(Costs {
+            firmware_calls: counts.a(),
+            scrubs: counts.b(),
+            firmware: ticks(firmware),
+            scrubbing: ticks(scrubbing),
+            zeroing: ticks(zeroing),
+        })
+    }
+
+    /// Ends every [`Self::hold`] of this session.
+    pub fn let_go(&mut self) -> Result<(), Code> {
+        self.bare(command::LET_GO)
+    }
+
+    fn derail(&mut self, command: u32, way: u32, code: Code) -> Result<(), Code> {
+        self.invoke(
+            command::DERAIL,
+            ParamValue::new(command, way, ParamType::ValueInput),
+            ParamValue::new(code, 0, ParamType::ValueInput),
+            ParamNone,
+            ParamNone,
+        )
+        .map(drop)
+    }
+
     fn inject(&mut self, point: u32, nth: u32) -> Result<(), Code> {
         self.invoke(
             command::INJECT,
@@ -137,6 +208,45 @@ impl Ta {
             ParamNone,
         )
         .map(drop)
+    }
+}
+
+/// How the next call of a command of the trusted application goes wrong.
+#[derive(Debug, Clone, Copy)]
+pub enum Way {
+    /// It does nothing, and answers this.
+    Refused(Code),
+    /// It is carried out, and answers this all the same.
+    Denied(Code),
+    /// The application panics before it does anything.
+    PanicBefore,
+    /// The application panics after it was carried out: the answer is lost.
+    PanicAfter,
+}
+
+/// A command that will go wrong; disarmed when this is dropped, if the
+/// application lives then.
+pub struct Derailed(Ta);
+
+/// Makes the next call of a command go wrong, whoever calls it: the kernel's
+/// commands, too.
+pub fn derail(command: u32, way: Way) -> anyhow::Result<Derailed> {
+    use command::derailment::{DENY, PANIC_AFTER, PANIC_BEFORE, REFUSE};
+    let (way, code) = match way {
+        Way::Refused(code) => (REFUSE, code),
+        Way::Denied(code) => (DENY, code),
+        Way::PanicBefore => (PANIC_BEFORE, 0),
+        Way::PanicAfter => (PANIC_AFTER, 0),
+    };
+    let mut ta = Ta::open()?;
+    expect_done(ta.derail(command, way, code), "DERAIL")?;
+    Ok(Derailed(ta))
+}
+
+impl Drop for Derailed {
+    fn drop(&mut self) {
+        // An application that has died meanwhile has forgotten it.
+        let _ = self.0.derail(0, 0, 0);
     }
 }
 

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The TEE driver's own ioctl for opening a session: libteec would not pass a
-//! forged login on.
+//! The TEE driver's own ioctls: libteec would not pass a forged login on, and
+//! registers no dma-buf.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::mem::size_of;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use anyhow::Context;
 use rustix::io::Errno;
-use rustix::ioctl::{ioctl, opcode, Opcode, Setter};
+use rustix::ioctl::{ioctl, opcode, Ioctl, IoctlOutput, Opcode, Setter};
 
 /// `struct tee_ioctl_buf_data`.
 #[repr(C)]
@@ -57,4 +58,48 @@ pub fn open_session(uuid: [u8; 16], login: u32) -> anyhow::Result<Result<u32, Er
     // device afterwards closes the session.
     let outcome = unsafe { ioctl(&device, Setter::<OPEN_SESSION, _>::new(data)) };
     Ok(outcome.map(|()| argument.ret))
+}
+
+/// `struct tee_ioctl_shm_register_fd_data`.
+#[repr(C)]
+#[derive(Default)]
+struct RegisterFd {
+    fd: i64,
+    size: u64,
+    flags: u32,
+    id: i32,
+}
+
+// SAFETY: The opcode is `TEE_IOC_SHM_REGISTER_FD`, which takes a pointer to this
+// structure, writes nothing but it, and answers a new file descriptor.
+unsafe impl Ioctl for RegisterFd {
+    type Output = OwnedFd;
+    const IS_MUTATING: bool = true;
+
+    fn opcode(&self) -> Opcode {
+        opcode::read_write::<Self>(0xa4, 8)
+    }
+
+    fn as_ptr(&mut self) -> *mut std::ffi::c_void {
+        std::ptr::from_mut(self).cast()
+    }
+
+    unsafe fn output_from_ptr(
+        answer: IoctlOutput,
+        _: *mut std::ffi::c_void,
+    ) -> Result<Self::Output, Errno> {
+        // SAFETY: The ioctl succeeded, and its answer is a descriptor that nobody
+        // else has.
+        Ok(unsafe { OwnedFd::from_raw_fd(answer as RawFd) })
+    }
+}
+
+/// Registers a dma-buf as memory that commands may refer to.
+pub fn register_dma_buf(device: &File, buffer: impl AsFd) -> Result<OwnedFd, Errno> {
+    let argument = RegisterFd {
+        fd: i64::from(buffer.as_fd().as_raw_fd()),
+        ..Default::default()
+    };
+    // SAFETY: See the implementation of `Ioctl`.
+    unsafe { ioctl(device, argument) }
 }

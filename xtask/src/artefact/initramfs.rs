@@ -13,14 +13,19 @@ use flate2::{write::GzEncoder, Compression};
 
 use super::copy_tree;
 use super::kernel::Kernel;
+use super::kselftest::{self, Kselftest};
 use super::modules::Modules;
 use super::programs::Programs;
+use super::ta::ForeignApplication;
 use super::userland::Userland;
 use crate::engine::{Job, Plan, Step};
 use crate::stack::Build;
 
 /// The first process.
 const INIT: &str = include_str!("../../platform/init");
+
+/// Where tee-supplicant looks for trusted applications.
+const TRUSTED_APPLICATIONS: &str = "usr/lib/optee_armtz";
 
 /// Type bits of a character device in a mode.
 const CHARACTER_DEVICE: u32 = 0o020_000;
@@ -39,6 +44,15 @@ impl Initramfs {
     }
 }
 
+/// What only a test build has.
+#[derive(Debug)]
+pub struct TestParts {
+    /// The kernel's own test of heaps.
+    pub kselftest: Kselftest,
+    /// A trusted application that is none of ours.
+    pub foreign: ForeignApplication,
+}
+
 /// Declares the root file system that goes with `kernel`.
 pub fn declare(
     plan: &mut Plan,
@@ -46,48 +60,65 @@ pub fn declare(
     kernel: &Kernel,
     modules: &Modules,
     programs: &Programs,
-    build: Build,
+    tests: Option<&TestParts>,
 ) -> Result<Initramfs> {
+    let build = match tests {
+        Some(_) => Build::Test,
+        None => Build::Product,
+    };
     let (userland_root, kernel_modules, own_modules) =
         (userland.root(), kernel.modules(), modules.root());
-    let files: Vec<(&str, PathBuf)> = programs.files().collect();
-    let step = plan
+    let mut files: Vec<(&str, PathBuf)> = programs.files().collect();
+    let mut applications = Vec::new();
+    if let Some(tests) = tests {
+        files.push((kselftest::PROGRAM, tests.kselftest.program()));
+        applications.push(tests.foreign.signed());
+    }
+    let mut step = plan
         .step(&kernel.flavour.name(&build.name("initramfs")))
         .needs(&userland.step)
         .needs(&kernel.step)
         .needs(&modules.step)
         .needs(&programs.step)
-        .param("init", INIT)
-        .runs(move |job| {
-            let root = job.file("root");
-            copy_tree(job, &userland_root, &root)?;
-            trim(&root)?;
-            for folder in ["bin", "dev", "etc", "proc", "sys"] {
-                fs::create_dir_all(root.join(folder))?;
-            }
-            link_libraries(&root)?;
-            symlink("/usr/bin/busybox", root.join("bin/busybox"))?;
-            symlink("busybox", root.join("bin/sh"))?;
-            fs::write(
-                root.join("etc/passwd"),
-                "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n",
+        .param("init", INIT);
+    if let Some(tests) = tests {
+        step = step.needs(&tests.kselftest.step).needs(&tests.foreign.step);
+    }
+    let step = step.runs(move |job| {
+        let root = job.file("root");
+        copy_tree(job, &userland_root, &root)?;
+        trim(&root)?;
+        for folder in ["bin", "dev", "etc", "proc", "sys"] {
+            fs::create_dir_all(root.join(folder))?;
+        }
+        link_libraries(&root)?;
+        symlink("/usr/bin/busybox", root.join("bin/busybox"))?;
+        symlink("busybox", root.join("bin/sh"))?;
+        fs::write(
+            root.join("etc/passwd"),
+            "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n",
+        )?;
+        fs::write(root.join("etc/group"), "root:x:0:\nnogroup:x:65534:\n")?;
+        fs::write(root.join("init"), INIT)?;
+        fs::set_permissions(root.join("init"), fs::Permissions::from_mode(0o755))?;
+        for (name, file) in &files {
+            fs::copy(file, root.join("usr/bin").join(name))?;
+        }
+        for (name, file) in &applications {
+            let folder = root.join(TRUSTED_APPLICATIONS);
+            fs::create_dir_all(&folder)?;
+            fs::copy(file, folder.join(name))?;
+        }
+        for modules in [&kernel_modules, &own_modules] {
+            copy_tree(
+                job,
+                &modules.join("lib/modules"),
+                &root.join("usr/lib/modules"),
             )?;
-            fs::write(root.join("etc/group"), "root:x:0:\nnogroup:x:65534:\n")?;
-            fs::write(root.join("init"), INIT)?;
-            fs::set_permissions(root.join("init"), fs::Permissions::from_mode(0o755))?;
-            for (name, file) in &files {
-                fs::copy(file, root.join("usr/bin").join(name))?;
-            }
-            for modules in [&kernel_modules, &own_modules] {
-                copy_tree(
-                    job,
-                    &modules.join("lib/modules"),
-                    &root.join("usr/lib/modules"),
-                )?;
-            }
-            index_modules(job, &root)?;
-            pack(&root, &job.file("initramfs.cpio.gz"))
-        })?;
+        }
+        index_modules(job, &root)?;
+        pack(&root, &job.file("initramfs.cpio.gz"))
+    })?;
     Ok(Initramfs { step })
 }
 

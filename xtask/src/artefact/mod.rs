@@ -10,6 +10,7 @@ pub mod dtschema;
 pub mod firewall;
 pub mod initramfs;
 pub mod kernel;
+pub mod kselftest;
 pub mod modules;
 pub mod optee;
 pub mod programs;

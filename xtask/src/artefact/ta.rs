@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The trusted application, as the stripped ELF that OP-TEE embeds.
+//! The trusted application, as the stripped ELF that OP-TEE embeds, and the one that tests attack with.
 
 use std::fs;
 use std::os::unix::fs::OpenOptionsExt;
@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{anyhow, Result};
+use ringfence_tests::foreign;
 
 use super::optee::DevKit;
 use super::CROSS_COMPILE;
@@ -91,6 +92,81 @@ pub fn declare(
         )
     })?;
     Ok(TrustedApplication { step })
+}
+
+/// The trusted application of the tests that has no business with the firewall.
+#[derive(Debug, Clone)]
+pub struct ForeignApplication {
+    /// The step that builds it.
+    pub step: Step,
+}
+
+impl ForeignApplication {
+    /// Name and file of what tee-supplicant loads.
+    pub fn signed(&self) -> (String, PathBuf) {
+        let name = format!("{}.ta", foreign::UUID_TEXT);
+        let file = self.step.file(&name);
+        (name, file)
+    }
+}
+
+/// Declares the foreign application, signed with the key that this OP-TEE trusts.
+pub fn declare_foreign(
+    plan: &mut Plan,
+    workspace: &Path,
+    library: &Library,
+    kit: &DevKit,
+) -> Result<ForeignApplication> {
+    let step = plan
+        .step("foreign-ta")
+        .needs(&kit.step)
+        .input(&workspace.join("tests/foreign-ta"))
+        .input(&workspace.join("tests/src/foreign.rs"));
+    let step = library.inputs(step, workspace);
+    let (root, library, kit) = (workspace.to_owned(), library.clone(), kit.dir());
+    let step = step.runs(move |job| {
+        let arguments = [
+            "--package",
+            "ringfence-foreign-ta",
+            "--bin",
+            "ringfence-foreign-ta",
+            "--profile",
+            "ta",
+            "--features",
+            "optee",
+        ];
+        let built = library.build(
+            job,
+            &CrossBuild {
+                workspace: &root,
+                target: TARGET,
+                std: "core,alloc,panic_abort",
+                std_features: false,
+                arguments: &arguments,
+                rustflags: "",
+                environment: &[("TA_DEV_KIT_DIR", &kit)],
+            },
+        )?;
+        let stripped = job.file("stripped.elf");
+        let mut objcopy = Command::new(format!("{CROSS_COMPILE}objcopy"));
+        job.run(
+            objcopy
+                .arg("--strip-unneeded")
+                .arg(built.join("ta/ringfence-foreign-ta"))
+                .arg(&stripped),
+        )?;
+        let mut sign = Command::new("/usr/bin/python3");
+        sign.arg(kit.join("scripts/sign_encrypt.py"))
+            .args(["--uuid", foreign::UUID_TEXT, "--ta-version", "0"])
+            .arg("--key")
+            .arg(kit.join("keys/default_ta.pem"))
+            .arg("--in")
+            .arg(&stripped)
+            .arg("--out")
+            .arg(job.file(format!("{}.ta", foreign::UUID_TEXT)));
+        job.run(&mut sign)
+    })?;
+    Ok(ForeignApplication { step })
 }
 
 /// The file with this machine's provisioning key: 32 random bytes, made once.

@@ -2,7 +2,7 @@
 //! What the figures must be: ratios of instruction counts, never times.
 
 use anyhow::{ensure, Context, Result};
-use ringfence_tests::bench::{Figures, SizeFigures};
+use ringfence_tests::bench::{Figures, ProtectionFigures, SizeFigures};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -37,7 +37,7 @@ const fn cell(heap: &'static str, call: Call, size: u64) -> Cell {
 }
 
 /// The bounds.
-pub const BOUNDS: [Bound; 6] = [
+pub const BOUNDS: [Bound; 7] = [
     Bound {
         name: "carveout: size does not show in ALLOC",
         figure: cell("bench", Call::Alloc, 256 * MIB),
@@ -65,6 +65,12 @@ pub const BOUNDS: [Bound; 6] = [
         at_most: 2.5,
     },
     Bound {
+        name: "region mode: ALLOC of 8 MiB is as cheap as without protection",
+        figure: cell("protected-record", Call::Alloc, 8 * MIB),
+        over: cell("bench", Call::Alloc, 8 * MIB),
+        at_most: 1.2,
+    },
+    Bound {
         name: "carveout: ALLOC of 64 MiB is a 300th of upstream's CMA heap",
         figure: cell("bench", Call::Alloc, 64 * MIB),
         over: cell("default_cma_region", Call::Alloc, 64 * MIB),
@@ -79,11 +85,12 @@ pub const BOUNDS: [Bound; 6] = [
 ];
 
 impl Bound {
-    /// Whether figures of these heaps suffice to judge it.
+    /// Whether figures of these heaps, as `ringfence-bench` is told them, suffice to judge it.
     pub fn is_about(&self, heaps: &[&str]) -> bool {
+        let is = |heap: &str, name: &str| heap.split(':').next() == Some(name);
         [&self.figure, &self.over]
             .iter()
-            .all(|cell| heaps.contains(&cell.heap))
+            .all(|cell| heaps.iter().any(|heap| is(heap, cell.heap)))
     }
 
     /// Compares what was measured; says what that was.
@@ -122,6 +129,49 @@ impl Cell {
     }
 }
 
+/// How many times the bare zeroing loop scrubbing may cost, windows included.
+const SCRUBBING: f64 = 1.3;
+
+/// Bytes that one call of the firmware covers.
+const BLOCK: u64 = 2 * MIB;
+
+/// Judges what protecting the largest buffer costs.
+pub fn protection(figures: &Figures) -> [(&'static str, Result<String>); 2] {
+    let largest = figures
+        .protection
+        .last()
+        .context("protection was not measured");
+    let calls = |figures: &ProtectionFigures| {
+        let blocks = figures.size.div_ceil(BLOCK);
+        let (fence, open) = (figures.alloc.firmware_calls, figures.close.firmware_calls);
+        let said = format!("{fence} to fence and {open} to open {blocks} blocks");
+        ensure!((fence, open) == (blocks, blocks), "{said}");
+        Ok(said)
+    };
+    let scrubbing = |figures: &ProtectionFigures| {
+        let scrubbing = figures.alloc.scrubbing + figures.close.scrubbing;
+        let zeroing = figures.alloc.zeroing + figures.close.zeroing;
+        // CAST: Instruction counts are far below 2^53.
+        let ratio = scrubbing as f64 / zeroing as f64;
+        let said = format!(
+            "{scrubbing} over {zeroing} instructions is {ratio:.4}, at most {SCRUBBING:.4}"
+        );
+        ensure!(ratio <= SCRUBBING, "{said}");
+        Ok(said)
+    };
+    let judge = |judge: &dyn Fn(&ProtectionFigures) -> Result<String>| match &largest {
+        Ok(figures) => judge(figures),
+        Err(error) => Err(anyhow::anyhow!("{error:#}")),
+    };
+    [
+        ("protection: one call of EL3 for each 2 MiB", judge(&calls)),
+        (
+            "protection: scrubbing is near the bare zeroing loop",
+            judge(&scrubbing),
+        ),
+    ]
+}
+
 /// A judgement in words.
 pub fn show(judged: &Result<String>) -> String {
     match judged {
@@ -133,7 +183,7 @@ pub fn show(judged: &Result<String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ringfence_tests::bench::{Counter, HeapFigures, Spread};
+    use ringfence_tests::bench::{Counter, HeapFigures, Spread, Work};
 
     fn figures(small: u64, large: u64) -> Figures {
         let entry = |size, median| SizeFigures {
@@ -158,6 +208,8 @@ mod tests {
                 heap: "bench".to_owned(),
                 sizes: vec![entry(4 * KIB, small), entry(256 * MIB, large)],
             }],
+            pages: Vec::new(),
+            protection: Vec::new(),
         }
     }
 
@@ -168,6 +220,31 @@ mod tests {
         assert!(bound.judge(&figures(1000, 900)).is_ok());
         let error = bound.judge(&figures(1000, 1051)).expect_err("over 1.05");
         assert!(error.to_string().contains("1051 over 1000"));
+    }
+
+    #[test]
+    fn protection_is_judged_by_its_largest_buffer() {
+        let work = |firmware_calls, scrubbing| Work {
+            instructions: 5000,
+            firmware_calls,
+            firmware: 3000,
+            scrubs: 32,
+            scrubbing,
+            zeroing: 1000,
+        };
+        let measured = |calls, scrubbing| Figures {
+            protection: vec![ProtectionFigures {
+                size: 64 * MIB,
+                rounds: 1,
+                alloc: work(32, 1000),
+                close: work(calls, scrubbing),
+            }],
+            ..figures(1, 1)
+        };
+        let holds = |figures: &Figures| protection(figures).map(|(_, judged)| judged.is_ok());
+        assert_eq!(holds(&measured(32, 1600)), [true, true]);
+        assert_eq!(holds(&measured(33, 1601)), [false, false]);
+        assert_eq!(holds(&figures(1, 1)), [false, false]);
     }
 
     #[test]

@@ -16,16 +16,25 @@ use crate::vm::{self, Boot, Outcome, Sink, Stream, Task, Verdict};
 const TIMEOUT: Duration = Duration::from_secs(900);
 
 /// Every heap, as `ringfence-bench` wants them: the protected one up to its size.
-pub const ALL: [&str; 5] = [
+pub const ALL: &[&str] = &[
+    "pages",
     "floor",
     "bench",
     "default_cma_region",
     "system",
+    "protected-record:8388608",
     "protected-video:67108864",
+    "protection=protected-video",
 ];
 
-/// The heaps that have bounds.
-pub const OURS: [&str; 2] = ["floor", "bench"];
+/// What has bounds that need no upstream heaps.
+pub const OURS: &[&str] = &[
+    "pages",
+    "floor",
+    "bench",
+    "protected-record:8388608",
+    "protection=protected-video",
+];
 
 /// Words for the kernel's command line: a CMA region in which the largest size fits, and no
 /// instruction that clears memory of any length and yet counts as one.

@@ -4,6 +4,7 @@
 //! - [`guest`] measures every heap side by side in one boot in which time counts instructions, so
 //!   that the figures do not depend on how busy this machine is.
 //! - [`allocator`] counts the instructions of the range allocator and its peers.
+//! - [`pages`] compares heaps of pages with the kernel's own.
 //! - [`report`] is the file with all figures, [`table`] shows it to people, [`bounds`] says what the
 //!   figures must be.
 //! - [`readme`] keeps the tables of the README in step with the figures of the checkout.
@@ -11,6 +12,7 @@
 mod allocator;
 mod bounds;
 mod guest;
+mod pages;
 mod readme;
 mod report;
 mod table;
@@ -53,7 +55,7 @@ pub fn run(cache: &Cache, options: Options<'_>) -> Result<End> {
         None => {
             let stack = Stack::declare(cache, Flavour::Plain, Build::Test)?;
             let allocators = allocator::measure()?;
-            match guest::measure(cache, &stack, &guest::ALL)? {
+            match guest::measure(cache, &stack, guest::ALL)? {
                 Ok(heaps) => Report::of(heaps, allocators)?,
                 Err(outcome) => return Ok(End::Boot(outcome)),
             }
@@ -61,10 +63,14 @@ pub fn run(cache: &Cache, options: Options<'_>) -> Result<End> {
     };
     print!("{}", table::render(&report));
     let mut within_bounds = true;
-    for bound in &BOUNDS {
-        let judged = bound.judge(&report.heaps);
+    let judgements = BOUNDS
+        .iter()
+        .map(|bound| (bound.name, bound.judge(&report.heaps)))
+        .chain(bounds::protection(&report.heaps))
+        .chain(pages::judge(&report.heaps));
+    for (name, judged) in judgements {
         within_bounds &= judged.is_ok();
-        println!("{}: {}", bound.name, bounds::show(&judged));
+        println!("{name}: {}", bounds::show(&judged));
     }
     if let Some(path) = options.json {
         report.save(path)?;
@@ -79,15 +85,18 @@ pub fn run(cache: &Cache, options: Options<'_>) -> Result<End> {
 /// A bound: its name, and what was measured or is wrong.
 pub type Judgement = (&'static str, Result<String>);
 
-/// Measures our heaps only and judges them by the bounds that need no others.
+/// Measures our heaps, and the kernel's own of pages, and judges them by the bounds that need no
+/// others.
 pub fn gate(cache: &Cache, stack: &Stack) -> Result<Result<Vec<Judgement>, Outcome>> {
-    let heaps = match guest::measure(cache, stack, &guest::OURS)? {
+    let heaps = match guest::measure(cache, stack, guest::OURS)? {
         Ok(heaps) => heaps,
         Err(outcome) => return Ok(Err(outcome)),
     };
     Ok(Ok(BOUNDS
         .iter()
-        .filter(|bound| bound.is_about(&guest::OURS))
+        .filter(|bound| bound.is_about(guest::OURS))
         .map(|bound| (bound.name, bound.judge(&heaps)))
+        .chain(bounds::protection(&heaps))
+        .chain(pages::judge(&heaps))
         .collect()))
 }

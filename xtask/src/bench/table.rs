@@ -4,17 +4,22 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use ringfence_tests::bench::{HeapFigures, SizeFigures, Spread};
+use ringfence_tests::bench::{HeapFigures, ProtectionFigures, SizeFigures, Spread, Work};
 
 use super::allocator::{Allocators, Calls, Workload};
+use super::pages;
 use super::report::Report;
 
 /// What the heaps are called in tables.
-const NAMES: [(&str, &str); 5] = [
+const NAMES: [(&str, &str); 6] = [
     ("floor", "floor: the same path, no memory"),
     ("bench", "**Ringfence carveout**"),
     ("default_cma_region", "upstream CMA heap"),
     ("system", "upstream system heap"),
+    (
+        "protected-record",
+        "**Ringfence protected carveout**, fenced as a whole",
+    ),
     ("protected-video", "**Ringfence protected carveout**"),
 ];
 
@@ -49,6 +54,14 @@ pub fn render(report: &Report) -> String {
         heaps(&mut text, report, title, call);
         text.push('\n');
     }
+    if !report.heaps.pages.is_empty() {
+        text.push_str(
+            "Buffers of pages, all that can be done with them, beside the kernel's own heaps; the \
+             device is not cache-coherent.\n\n",
+        );
+        pages::tables(&mut text, &report.heaps.pages);
+    }
+    protection(&mut text, &report.heaps.protection);
     writeln!(
         text,
         "Instructions of the dearest call of the allocator alone, over all workloads: callgrind on \
@@ -61,6 +74,60 @@ pub fn render(report: &Report) -> String {
     allocators(&mut text, &report.allocators);
     text.push('\n');
     text
+}
+
+/// What one row of the table of protection shows.
+type Share = fn(&Work) -> u64;
+
+/// One row a share of the work, one column a size, medians of both calls together.
+fn protection(text: &mut String, sizes: &[ProtectionFigures]) {
+    if sizes.is_empty() {
+        return;
+    }
+    let heads = sizes
+        .iter()
+        .map(|figures| show_size(figures.size))
+        .collect();
+    row(text, "ALLOC and `close`, each buffer fenced", heads);
+    row(
+        text,
+        "---",
+        sizes.iter().map(|_| "---:".to_owned()).collect(),
+    );
+    let shares: [(&str, Share); 5] = [
+        ("instructions", |work| work.instructions),
+        ("of these in EL3", |work| work.firmware),
+        ("of these for scrubbing", |work| work.scrubbing),
+        ("of these in the bare zeroing loop", |work| work.zeroing),
+        ("calls of EL3", |work| work.firmware_calls),
+    ];
+    for (name, share) in shares {
+        let cells = sizes
+            .iter()
+            .map(|figures| grouped(share(&figures.alloc) + share(&figures.close)))
+            .collect();
+        row(text, name, cells);
+    }
+    let per_mib = |share: Share| -> Vec<String> {
+        sizes
+            .iter()
+            .map(|figures| {
+                let both = share(&figures.alloc) + share(&figures.close);
+                grouped(both * (1 << 20) / figures.size)
+            })
+            .collect()
+    };
+    row(
+        text,
+        "instructions for each MiB",
+        per_mib(|work| work.instructions),
+    );
+    row(
+        text,
+        "scrubbing for each MiB",
+        per_mib(|work| work.scrubbing),
+    );
+    text.push('\n');
 }
 
 /// One row a region, two columns an allocator, maxima.
@@ -125,7 +192,7 @@ fn heaps(text: &mut String, report: &Report, title: &str, call: HeapCall) {
     }
 }
 
-fn row(text: &mut String, head: &str, cells: Vec<String>) {
+pub(super) fn row(text: &mut String, head: &str, cells: Vec<String>) {
     writeln!(text, "| {head} | {} |", cells.join(" | ")).expect("writing to a String succeeds");
 }
 
@@ -146,7 +213,7 @@ fn name(heap: &str) -> &str {
         .map_or(heap, |(_, name)| name)
 }
 
-fn show_size(bytes: u64) -> String {
+pub(super) fn show_size(bytes: u64) -> String {
     match bytes {
         bytes if bytes >= 1 << 30 => format!("{} GiB", bytes >> 30),
         bytes if bytes >= 1 << 20 => format!("{} MiB", bytes >> 20),
@@ -155,7 +222,7 @@ fn show_size(bytes: u64) -> String {
 }
 
 /// A number with a comma every three digits.
-fn grouped(number: u64) -> String {
+pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {

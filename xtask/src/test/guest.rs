@@ -30,7 +30,8 @@ pub fn run(
         copy_images(stack, &content.directory)?;
     }
     let script = format!(
-        "failed=0; for suite in {}; do ringfence-tests $suite || failed=1; done; exit $failed",
+        "{}failed=0; for suite in {}; do ringfence-tests $suite || failed=1; done; exit $failed",
+        settings(),
         suites.join(" ")
     );
     let (sink, output) = page.recorder();
@@ -55,6 +56,24 @@ pub fn run(
     // A suite that failed to start has no summary, and a crash is nobody's summary.
     page.line(outcome.explain());
     Ok(counts.and_failed())
+}
+
+/// Variables of the environment that say how much random tests do, and what.
+const SETTINGS: [&str; 3] = [
+    "RINGFENCE_SOAK_OPERATIONS",
+    "RINGFENCE_FUZZ_SECONDS",
+    "RINGFENCE_SEED",
+];
+
+/// The settings of this process, as assignments for a shell in the guest.
+fn settings() -> String {
+    SETTINGS
+        .iter()
+        .filter_map(|name| {
+            let value = std::env::var(name).ok()?;
+            Some(format!("export {name}={}; ", shell_words::quote(&value)))
+        })
+        .collect()
 }
 
 /// Gives the guest what it has itself booted from.

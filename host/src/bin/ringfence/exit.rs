@@ -32,6 +32,7 @@ fn number(error: &Error) -> u8 {
         | Error::NoSecureWorld
         | Error::WithoutTee => 3,
         Error::Foreign | Error::NotProtected { .. } | Error::Licence(_) => 5,
+        Error::Malformed(_) | Error::Sync { .. } => 5,
         Error::Policy(_) | Error::Profile { .. } => 2,
         Error::Allocation { reason, .. } => of_allocation(reason),
         // What would help most: room, then a driver; the first heap's trouble otherwise.
@@ -63,9 +64,9 @@ fn number(error: &Error) -> u8 {
 
 fn of_allocation(reason: &AllocationFailure) -> u8 {
     match reason {
-        AllocationFailure::NoRoom => 4,
-        AllocationFailure::Offline => 3,
-        AllocationFailure::Malformed => 5,
+        AllocationFailure::NoRoom | AllocationFailure::Quota | AllocationFailure::NotNow => 4,
+        AllocationFailure::Offline | AllocationFailure::Unknown => 3,
+        AllocationFailure::Malformed | AllocationFailure::Unable => 5,
         AllocationFailure::SecureWorld => 6,
         AllocationFailure::Other(_) => 1,
     }

@@ -91,7 +91,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
 /// Every heap of the system; those that the driver knows with their figures.
 fn heaps() -> Result<Vec<AnyHeap>, Error> {
     let mut ours = match Control::open() {
-        Ok(control) => control.heaps()?,
+        Ok(control) => control.heaps_with_history()?,
         // The other heaps are there without it.
         Err(Error::Open { source, .. }) if source.kind() == io::ErrorKind::NotFound => Vec::new(),
         Err(error) => return Err(error),
@@ -99,9 +99,11 @@ fn heaps() -> Result<Vec<AnyHeap>, Error> {
     Ok(heap::names()?
         .into_iter()
         .map(|name| {
-            let place = ours.iter().position(|info| info.name == name);
+            let place = ours.iter().position(|(info, _)| info.name == name);
+            let (ringfence, history) = place.map(|place| ours.swap_remove(place)).unzip();
             AnyHeap {
-                ringfence: place.map(|place| ours.swap_remove(place)),
+                ringfence,
+                history,
                 name,
             }
         })

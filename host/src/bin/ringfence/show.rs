@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use bytesize::ByteSize;
 use ringfence::buffer::BufferInfo;
 use ringfence::fallback::Refused;
-use ringfence::heap::HeapInfo;
+use ringfence::heap::{HeapInfo, History};
 use ringfence::status::{SecureWorld, Status};
 use serde::Serialize;
 
@@ -18,6 +18,57 @@ pub struct AnyHeap {
     pub name: String,
     /// What the driver says of it; `None` for another driver's heap.
     pub ringfence: Option<HeapInfo>,
+    /// What became of its allocations; `None` as above.
+    pub history: Option<History>,
+}
+
+impl AnyHeap {
+    /// What it is, how full, and what can be asked of it.
+    fn lines(&self) -> String {
+        let Some(info) = &self.ringfence else {
+            return format!("{:24} another driver's\n", self.name);
+        };
+        let mut text = format!(
+            "{:24} {} of {} free, {}{}, use case {}{}\n",
+            self.name,
+            size(info.free),
+            size(info.size),
+            traits(info.protected, info.cpu_access, info.contiguous),
+            if info.whole_region {
+                ", fenced as a whole"
+            } else {
+                ""
+            },
+            info.use_case,
+            if info.online { "" } else { ", offline" },
+        );
+        if info.online {
+            let mut wishes = format!("aligned up to {}", size(info.max_alignment));
+            for (able, word) in [(info.top_down, ", top-down"), (info.no_wait, ", no-wait")] {
+                if able {
+                    wishes += word;
+                }
+            }
+            text += &format!(
+                "{:24} in units of {}, {wishes}; longest run {}\n",
+                "",
+                size(info.granule),
+                size(info.largest_free),
+            );
+        }
+        if let Some(history) = &self.history {
+            text += &format!(
+                "{:24} {} in {} buffers, at most {} so far; {} allocations, {} refused\n",
+                "",
+                size(info.used),
+                info.buffers,
+                size(history.high_water),
+                history.allocations,
+                history.failures,
+            );
+        }
+        text
+    }
 }
 
 /// A buffer as it is shown.
@@ -151,23 +202,9 @@ pub fn heaps(heaps: &[AnyHeap], json: bool) {
     if json {
         return print_json(&heaps);
     }
-    let mut text = String::new();
-    for heap in heaps {
-        let what = match &heap.ringfence {
-            Some(info) => format!(
-                "{} of {} free, {}, use case {}{}",
-                size(info.free),
-                size(info.size),
-                traits(info.protected, info.cpu_access, info.contiguous),
-                info.use_case,
-                if info.online { "" } else { ", offline" },
-            ),
-            None => "another driver's".to_owned(),
-        };
-        text += &format!("{:24} {what}\n", heap.name);
-    }
+    let text: String = heaps.iter().map(AnyHeap::lines).collect();
     if heaps.is_empty() {
-        text += "no dma-buf heaps; load the modules ringfence_core and ringfence_carveout";
+        return print("no dma-buf heaps; load the modules of Ringfence, or the kernel's own");
     }
     print(&text);
 }
@@ -223,7 +260,7 @@ pub fn status(status: &Status, json: bool) {
     );
     for heap in &status.heaps {
         text += &format!(
-            "{:20} {:>10} {:>10} {:>10} {:>10} {:>11} {:>7}  {}{}\n",
+            "{:20} {:>10} {:>10} {:>10} {:>10} {:>11} {:>7}  {}{}{}\n",
             heap.name,
             size(heap.size),
             size(heap.free),
@@ -232,6 +269,11 @@ pub fn status(status: &Status, json: bool) {
             size(heap.quarantined),
             heap.buffers,
             heap.use_case,
+            if heap.whole_region {
+                ", whole region"
+            } else {
+                ""
+            },
             if heap.online { "" } else { " (offline)" },
         );
     }
@@ -313,6 +355,26 @@ mod tests {
         assert_eq!(json["heap"], "protected-video");
         assert_eq!(json["refused"][0]["heap"], "system");
         assert_eq!(json["nanoseconds"], 1500);
+    }
+
+    #[test]
+    fn a_heap_says_what_can_be_asked_of_it() {
+        let mut raw = ringfence::uapi::HeapInfo::ask(0);
+        raw.flags = ringfence::uapi::ONLINE | ringfence::uapi::CONTIGUOUS;
+        raw.max_alignment = 1 << 30;
+        raw.granule = 4096;
+        raw.alloc_flags = ringfence::uapi::ALLOC_NO_WAIT;
+        raw.high_water = 3 << 20;
+        raw.failures = 2;
+        let heap = AnyHeap {
+            name: "camera".into(),
+            ringfence: Some(HeapInfo::from(&raw)),
+            history: Some(History::from(&raw)),
+        };
+        let text = heap.lines();
+        assert!(text.contains("aligned up to 1.0 GiB, no-wait;"), "{text}");
+        assert!(text.contains("at most 3.0 MiB so far"), "{text}");
+        assert!(text.contains("2 refused"), "{text}");
     }
 
     #[test]

@@ -6,8 +6,9 @@
 //! never do: opening a page that holds data or is mapped, or moving a page
 //! that is not where it is thought to be.
 
+use super::hardware::Hardware;
 use ringfence_firewall::extent::{Extent, BLOCK, GRANULE};
-use ringfence_firewall::{Platform, Refused};
+use ringfence_firewall::{Abilities, Platform, Refused};
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -43,7 +44,9 @@ struct Window {
 /// The simulated machine.
 pub struct Machine {
     base: u64,
-    pages: Vec<Page>,
+    hardware: Box<dyn Hardware>,
+    /// Of each page, what it holds.
+    content: Vec<u8>,
     windows: Vec<Window>,
     next_va: u64,
     faults: Faults,
@@ -53,14 +56,11 @@ pub struct Machine {
 }
 
 impl Machine {
-    pub fn new(base: u64, pages: u64) -> Self {
-        let page = Page {
-            fenced: false,
-            content: 0xaa,
-        };
+    pub fn new(base: u64, pages: u64, hardware: Box<dyn Hardware>) -> Self {
         Self {
             base,
-            pages: vec![page; pages as usize],
+            hardware,
+            content: vec![0xaa; pages as usize],
             windows: Vec::new(),
             next_va: 0x4000_0000,
             faults: Faults::None,
@@ -70,8 +70,13 @@ impl Machine {
         }
     }
 
-    pub fn pages(&self) -> &[Page] {
-        &self.pages
+    pub fn pages(&self) -> Vec<Page> {
+        let fenced = self.hardware.fenced(self.base, self.content.len() as u64);
+        fenced
+            .into_iter()
+            .zip(&self.content)
+            .map(|(fenced, &content)| Page { fenced, content })
+            .collect()
     }
 
     pub fn calls(&self) -> u64 {
@@ -107,19 +112,29 @@ impl Machine {
     }
 
     pub fn normal_world_writes(&mut self, page: u64) {
-        let page = &mut self.pages[page as usize];
-        if !page.fenced {
-            page.content = 0xaa;
+        if !self.hardware.any_fenced(self.base / GRANULE + page, 1) {
+            self.content[page as usize] = 0xaa;
         }
     }
 
     pub fn ta_writes(&mut self) {
         for window in &self.windows {
-            let first = (window.object.start() + window.offset - self.base) / GRANULE;
-            for page in &mut self.pages[first as usize..][..(window.size / GRANULE) as usize] {
-                assert!(page.fenced, "the TA has an open page mapped");
-                page.content = 0x55;
-            }
+            let start = window.object.start() + window.offset;
+            let pages = window.size / GRANULE;
+            let fenced = self.hardware.fenced(start, pages);
+            assert!(
+                fenced.iter().all(|fenced| *fenced),
+                "the TA has an open page mapped"
+            );
+            let first = (start - self.base) / GRANULE;
+            self.content[first as usize..][..pages as usize].fill(0x55);
+        }
+    }
+
+    /// A device in the secure world writes to fenced pages.
+    pub fn device_writes(&mut self, page: u64) {
+        if self.hardware.any_fenced(self.base / GRANULE + page, 1) {
+            self.content[page as usize] = 0x77;
         }
     }
 
@@ -153,14 +168,16 @@ impl Machine {
         first as usize..last as usize
     }
 
-    fn block(&mut self, block: Extent) -> &mut [Page] {
-        assert_eq!(
-            block.start() / BLOCK,
-            (block.end() - 1) / BLOCK,
-            "one step, one block"
-        );
-        let range = self.range(block);
-        &mut self.pages[range]
+    fn content(&mut self, extent: Extent) -> &mut [u8] {
+        let range = self.range(extent);
+        &mut self.content[range]
+    }
+
+    /// Whether all of an extent is fenced, or none of it, as is expected.
+    fn expect(&self, extent: Extent, fenced: bool, what: &str) {
+        let pages = extent.size() / GRANULE;
+        let seen = self.hardware.fenced(extent.start(), pages);
+        assert!(seen.iter().all(|page| *page == fenced), "{what}");
     }
 
     fn find(&self, va: u64, size: u64) -> Option<usize> {
@@ -174,46 +191,53 @@ impl Machine {
 impl Platform for Machine {
     type Object = Rc<Extent>;
 
-    fn fence(&mut self, block: Extent) -> Result<(), Refused> {
+    fn abilities(&self) -> Abilities {
+        self.hardware.abilities()
+    }
+
+    fn fence(&mut self, piece: Extent) -> Result<(), Refused> {
         self.enter()?;
-        for page in self.block(block) {
-            assert!(!page.fenced, "fenced twice");
-            page.fenced = true;
-        }
+        self.expect(piece, false, "fenced twice");
+        self.hardware.fence(piece).expect("there is a window");
+        self.expect(piece, true, "not fenced");
         Ok(())
     }
 
-    fn open(&mut self, block: Extent) -> Result<(), Refused> {
+    fn open(&mut self, piece: Extent) -> Result<(), Refused> {
         self.enter()?;
-        let pages = block.start() / GRANULE..block.end() / GRANULE;
+        let pages = piece.start() / GRANULE..piece.end() / GRANULE;
         assert!(!self.any_mapped(&pages), "opened while mapped");
-        for page in self.block(block) {
-            assert!(page.fenced, "opened twice");
-            assert_eq!(page.content, 0, "opened unscrubbed");
-            page.fenced = false;
-        }
+        self.expect(piece, true, "opened twice");
+        assert!(
+            self.content(piece).iter().all(|content| *content == 0),
+            "opened unscrubbed"
+        );
+        self.hardware.open(piece).expect("there is a window");
+        self.expect(piece, false, "not opened");
         Ok(())
     }
 
     fn scrub(&mut self, block: Extent) -> Result<(), Refused> {
         let result = self.enter();
-        let pages = self.block(block);
+        assert_eq!(
+            block.start() / BLOCK,
+            (block.end() - 1) / BLOCK,
+            "one step, one block"
+        );
+        self.expect(block, true, "scrubbed what is not ours");
+        let pages = self.content(block);
         // A scrub that fails may have come half the way.
         let done = match result {
             Ok(()) => pages.len(),
             Err(Refused) => pages.len() / 2,
         };
-        for page in &mut pages[..done] {
-            assert!(page.fenced, "scrubbed what is not ours");
-            page.content = 0;
-        }
+        pages[..done].fill(0);
         result
     }
 
     fn object(&mut self, range: Extent) -> Result<Rc<Extent>, Refused> {
         self.enter()?;
-        let pages = self.range(range);
-        assert!(self.pages[pages].iter().all(|page| page.fenced));
+        self.expect(range, true, "an object of open memory");
         Ok(Rc::new(range))
     }
 

@@ -7,16 +7,20 @@
 
 #![allow(dead_code, reason = "each of them uses another part")]
 
+mod commands;
+mod hardware;
 mod machine;
 mod operation;
 
+pub use hardware::{Hardware, Simulated, Table};
 pub use machine::{Faults, Machine, Page};
 pub use operation::Operation;
 
 use ringfence_firewall::extent::GRANULE;
-use ringfence_firewall::{Error, Ledger, Platform};
-use ringfence_proto::command::{RangeState, UseCase};
-use ringfence_proto::firewall::{LedgerRecord, MAX_RANGES};
+use ringfence_firewall::tzc::Controller;
+use ringfence_firewall::Ledger;
+use ringfence_proto::command::{Protection, RangeKind, RangeState, UseCase};
+use ringfence_proto::firewall::LedgerRecord;
 
 /// Physical address of the first simulated page.
 pub const BASE: u64 = 0x8000_0000;
@@ -26,17 +30,58 @@ pub const MARGIN: u64 = 16;
 pub const VIDEO_PAGES: u64 = 2048;
 /// Pages of the second one, which follows at once: a block and a half.
 pub const UI_PAGES: u64 = 768;
+/// Pages of the third one, which follows at once, and is fenced as a whole.
+pub const RECORD_PAGES: u64 = 640;
 /// All simulated pages.
-pub const PAGES: u64 = MARGIN + VIDEO_PAGES + UI_PAGES + MARGIN;
+pub const PAGES: u64 = MARGIN + VIDEO_PAGES + UI_PAGES + RECORD_PAGES + MARGIN;
 
 /// Address of a page.
 pub fn address(page: u64) -> u64 {
     BASE.wrapping_add(page.wrapping_mul(GRANULE))
 }
 
-/// The first page of the first region, and of the second.
+/// The first page of each region.
 pub const VIDEO: u64 = MARGIN;
 pub const UI: u64 = MARGIN + VIDEO_PAGES;
+pub const RECORD: u64 = UI + UI_PAGES;
+
+/// A declared region.
+pub struct Declared {
+    pub first: u64,
+    pub pages: u64,
+    pub use_case: UseCase,
+    pub protection: Protection,
+}
+
+/// All of them.
+pub const DECLARED: [Declared; 3] = [
+    Declared {
+        first: VIDEO,
+        pages: VIDEO_PAGES,
+        use_case: UseCase::SecureVideo,
+        protection: Protection::Buffer,
+    },
+    Declared {
+        first: UI,
+        pages: UI_PAGES,
+        use_case: UseCase::TrustedUi,
+        protection: Protection::Buffer,
+    },
+    Declared {
+        first: RECORD,
+        pages: RECORD_PAGES,
+        use_case: UseCase::SecureVideoRecord,
+        protection: Protection::Region,
+    },
+];
+
+/// The region in which all of these pages lie, by absolute number.
+fn region_of(pages: &std::ops::Range<u64>) -> Option<&'static Declared> {
+    DECLARED.iter().find(|region| {
+        let first = address(region.first) / GRANULE;
+        first <= pages.start && pages.end <= first + region.pages
+    })
+}
 
 /// The ledger on its simulated machine.
 pub struct World {
@@ -50,6 +95,32 @@ struct Snapshot {
     records: Vec<LedgerRecord>,
 }
 
+impl Snapshot {
+    fn of_kind(&self, part: bool) -> impl Iterator<Item = &LedgerRecord> {
+        let is_part = |record: &LedgerRecord| record.kind == RangeKind::Part.raw();
+        self.records
+            .iter()
+            .filter(move |record| is_part(record) == part)
+    }
+
+    /// Stretches of fenced ranges that touch each other, if one were gone and
+    /// another there.
+    fn stretches(&self, without: Option<(u64, u64)>, with: Option<(u64, u64)>) -> usize {
+        let mut ranges: Vec<_> = self
+            .of_kind(false)
+            .map(|record| (record.start, record.size))
+            .filter(|range| Some(*range) != without)
+            .chain(with)
+            .collect();
+        ranges.sort_unstable();
+        let touching = ranges
+            .windows(2)
+            .filter(|pair| pair[0].0 + pair[0].1 == pair[1].0)
+            .count();
+        ranges.len() - touching
+    }
+}
+
 /// The pages that a request names, if it is well-formed.
 fn request(start: u64, size: u64) -> Option<std::ops::Range<u64>> {
     let end = start.checked_add(size)?;
@@ -61,26 +132,41 @@ fn covered(record: &LedgerRecord) -> std::ops::Range<u64> {
     record.start / GRANULE..(record.start + record.size) / GRANULE
 }
 
+fn overlap(one: &std::ops::Range<u64>, other: &std::ops::Range<u64>) -> bool {
+    one.start < other.end && other.start < one.end
+}
+
 impl Default for World {
+    /// A world with a granule protection table.
     fn default() -> Self {
-        let mut ledger = Ledger::new(Machine::new(BASE, PAGES));
-        let declared = [
-            (VIDEO, VIDEO_PAGES, UseCase::SecureVideo),
-            (UI, UI_PAGES, UseCase::TrustedUi),
-        ];
-        for (first, pages, use_case) in declared {
-            ledger
-                .declare(address(first), pages * GRANULE, use_case)
-                .expect("disjoint regions");
-        }
-        Self { ledger }
+        Self::on(Box::new(Table::new(BASE, PAGES)))
     }
 }
 
 impl World {
+    /// A world with a controller of so many windows.
+    pub fn with_windows(windows: usize) -> Self {
+        Self::on(Box::new(Controller::new(Simulated::new(windows), GRANULE)))
+    }
+
+    fn on(hardware: Box<dyn Hardware>) -> Self {
+        let mut ledger = Ledger::new(Machine::new(BASE, PAGES, hardware));
+        for region in &DECLARED {
+            ledger
+                .declare(
+                    address(region.first),
+                    region.pages * GRANULE,
+                    region.use_case,
+                    region.protection,
+                )
+                .expect("disjoint regions");
+        }
+        Self { ledger }
+    }
+
     fn snapshot(&self) -> Snapshot {
         Snapshot {
-            pages: self.ledger.platform().pages().to_vec(),
+            pages: self.ledger.platform().pages(),
             records: self.ledger.records().collect(),
         }
     }
@@ -100,23 +186,47 @@ impl World {
         self.ledger.platform().calls()
     }
 
+    fn windows(&self) -> usize {
+        match self.ledger.abilities().windows {
+            Some(windows) => windows.get() as usize,
+            None => usize::MAX,
+        }
+    }
+
     /// What has to hold between any two operations.
     fn check(&self, snapshot: &Snapshot) {
         let mut fenced = vec![false; PAGES as usize];
         let mut end = 0;
-        for record in &snapshot.records {
+        for record in snapshot.of_kind(false) {
             assert!(record.size > 0 && record.start >= end, "sorted, disjoint");
             end = record.start + record.size;
-            let first = (record.start - BASE) / GRANULE;
-            let last = (end - BASE) / GRANULE - 1;
-            let use_case = match (first, last) {
-                (VIDEO.., ..UI) => UseCase::SecureVideo,
-                (UI.., last) if last < UI + UI_PAGES => UseCase::TrustedUi,
-                _ => panic!("{record:x?} is not inside one region"),
+            let region = region_of(&covered(record)).expect("inside one region");
+            assert_eq!(record.use_case, region.use_case.raw());
+            let kind = match region.protection {
+                Protection::Buffer => RangeKind::Range,
+                Protection::Region => RangeKind::Region,
             };
-            assert_eq!(record.use_case, use_case.raw());
-            assert!(RangeState::from_raw(record.state).is_some());
-            fenced[first as usize..=last as usize].fill(true);
+            assert_eq!(record.kind, kind.raw());
+            let state = RangeState::from_raw(record.state).expect("a state");
+            if kind == RangeKind::Region && state == RangeState::Protected {
+                assert_eq!(record.start, address(region.first), "all of it");
+                assert_eq!(record.size, region.pages * GRANULE, "all of it");
+            }
+            let pages = covered(record);
+            let first = pages.start - BASE / GRANULE;
+            fenced[first as usize..][..(pages.end - pages.start) as usize].fill(true);
+        }
+        let mut end = 0;
+        for part in snapshot.of_kind(true) {
+            assert!(part.size > 0 && part.start >= end, "sorted, disjoint");
+            end = part.start + part.size;
+            let whole = snapshot
+                .of_kind(false)
+                .find(|record| record.kind == RangeKind::Region.raw())
+                .expect("a part of a fenced region");
+            assert_eq!(whole.state, RangeState::Protected.raw());
+            assert_eq!(whole.use_case, part.use_case);
+            assert!(whole.start <= part.start && end <= whole.start + whole.size);
         }
         for (index, page) in snapshot.pages.iter().enumerate() {
             assert_eq!(
@@ -130,6 +240,8 @@ impl World {
             .filter(|record| record.state == RangeState::Quarantined.raw())
             .count();
         assert_eq!(self.ledger.quarantined(), quarantined);
+        assert_eq!(self.ledger.len(), snapshot.records.len());
+        assert!(snapshot.stretches(None, None) <= self.windows());
     }
 
     /// That no page outside of `inside`, and no record but those that touch
@@ -160,164 +272,6 @@ impl World {
         &snapshot.pages[first as usize..last as usize]
     }
 
-    /// PROTECT, checked against what the pages alone say about the request.
-    pub fn protect(&mut self, start: u64, size: u64) -> Result<UseCase, Error> {
-        let before = self.snapshot();
-        self.faulted();
-        let result = self.ledger.protect(start, size);
-        let faulted = self.faulted();
-        let after = self.snapshot();
-        self.check(&after);
-
-        let within = |first: u64, pages: u64, range: &std::ops::Range<u64>| {
-            let first = address(first) / GRANULE;
-            first <= range.start && range.end <= first + pages
-        };
-        let expected = match request(start, size) {
-            None => Err(Error::Malformed),
-            Some(range) => {
-                let use_case = if within(VIDEO, VIDEO_PAGES, &range) {
-                    Ok(UseCase::SecureVideo)
-                } else if within(UI, UI_PAGES, &range) {
-                    Ok(UseCase::TrustedUi)
-                } else {
-                    Err(Error::OutOfBounds)
-                };
-                match use_case {
-                    Ok(_) if Self::pages(&before, &range).iter().any(|page| page.fenced) => {
-                        Err(Error::Overlap)
-                    }
-                    Ok(_) if before.records.len() == MAX_RANGES => Err(Error::Full),
-                    Ok(_) if faulted => Err(Error::Platform),
-                    other => other,
-                }
-            }
-        };
-        assert_eq!(result, expected);
-        match result {
-            Ok(_) => {
-                let range = request(start, size).expect("accepted");
-                Self::check_undisturbed(&before, &after, &range);
-                assert_eq!(after.records.len(), before.records.len() + 1);
-                for page in Self::pages(&after, &range) {
-                    assert_eq!((page.fenced, page.content), (true, 0));
-                }
-            }
-            Err(Error::Platform) => {
-                let range = request(start, size).expect("got to the platform");
-                Self::check_undisturbed(&before, &after, &range);
-                let new: Vec<_> = after
-                    .records
-                    .iter()
-                    .filter(|record| !before.records.contains(record))
-                    .collect();
-                assert!(new.len() <= 1);
-                for record in new {
-                    assert_eq!(record.state, RangeState::Quarantined.raw());
-                }
-            }
-            Err(_) => assert_eq!(before, after),
-        }
-        result
-    }
-
-    /// UNPROTECT, checked the same way.
-    pub fn unprotect(&mut self, start: u64, size: u64) -> Result<(), Error> {
-        let before = self.snapshot();
-        let known = before
-            .records
-            .iter()
-            .any(|record| (record.start, record.size) == (start, size));
-        let mapped =
-            request(start, size).is_some_and(|range| self.ledger.platform().any_mapped(&range));
-        self.faulted();
-        let result = self.ledger.unprotect(start, size);
-        let faulted = self.faulted();
-        let after = self.snapshot();
-        self.check(&after);
-
-        let expected = match request(start, size) {
-            None => Err(Error::Malformed),
-            Some(_) if !known => Err(Error::NotFound),
-            Some(_) if mapped => Err(Error::Mapped),
-            Some(_) if faulted => Err(Error::Platform),
-            Some(_) => Ok(()),
-        };
-        assert_eq!(result, expected);
-        match result {
-            Ok(()) => {
-                let range = request(start, size).expect("accepted");
-                Self::check_undisturbed(&before, &after, &range);
-                assert_eq!(after.records.len() + 1, before.records.len());
-                for page in Self::pages(&after, &range) {
-                    assert_eq!((page.fenced, page.content), (false, 0));
-                }
-            }
-            Err(Error::Platform) => {
-                let range = request(start, size).expect("got to the platform");
-                Self::check_undisturbed(&before, &after, &range);
-                // What is left is quarantined and ends where the range ended.
-                let left: Vec<_> = after
-                    .records
-                    .iter()
-                    .filter(|record| range.contains(&(record.start / GRANULE)))
-                    .collect();
-                let [left] = left[..] else {
-                    panic!("{left:x?}: one range is left");
-                };
-                assert_eq!(left.state, RangeState::Quarantined.raw());
-                assert_eq!(left.start + left.size, start + size);
-            }
-            Err(_) => assert_eq!(before, after),
-        }
-        result
-    }
-
-    /// MAP, which changes neither pages nor ledger.
-    pub fn map(&mut self, start: u64, size: u64) -> Result<u64, Error> {
-        let before = self.snapshot();
-        let inside = before.records.iter().any(|record| {
-            record.state == RangeState::Protected.raw()
-                && request(start, size).is_some_and(|range| {
-                    let pages = covered(record);
-                    pages.start <= range.start && range.end <= pages.end
-                })
-        });
-        self.faulted();
-        let result = self.ledger.map(start, size);
-        let expected = match request(start, size) {
-            None => Err(Error::Malformed),
-            Some(_) if size > ringfence_firewall::ledger::MAX_WINDOW => Err(Error::Malformed),
-            Some(_) if !inside => Err(Error::NotFound),
-            Some(_) if self.faulted() => Err(Error::Platform),
-            Some(_) => Ok(()),
-        };
-        assert_eq!(result.map(|_| ()), expected);
-        if let Ok(va) = result {
-            let seen = self.ledger.platform_mut().physical(va, size);
-            assert_eq!(seen, Some(start), "the window shows what was asked for");
-        }
-        assert_eq!(before, self.snapshot());
-        result
-    }
-
-    /// UNMAP, which changes neither pages nor ledger.
-    pub fn unmap(&mut self, va: u64, size: u64) -> Result<(), Error> {
-        let before = self.snapshot();
-        let mapped = self.ledger.platform().is_window(va, size);
-        self.faulted();
-        let result = self.ledger.unmap(va, size);
-        let expected = match request(va, size) {
-            None => Err(Error::Malformed),
-            Some(_) if !mapped => Err(Error::NotFound),
-            Some(_) if self.faulted() => Err(Error::Platform),
-            Some(_) => Ok(()),
-        };
-        assert_eq!(result, expected);
-        assert_eq!(before, self.snapshot());
-        result
-    }
-
     /// Runs one operation, checking everything that can be. Whether it
     /// succeeds is one of those things, and of no interest here.
     pub fn apply(&mut self, operation: Operation) {
@@ -325,13 +279,25 @@ impl World {
             Operation::Protect { start, size } => {
                 let _ = self.protect(start, size);
             }
+            Operation::ProtectRegion => {
+                let _ = self.protect(address(RECORD), RECORD_PAGES * GRANULE);
+            }
             Operation::Unprotect { start, size } => {
                 let _ = self.unprotect(start, size);
             }
-            Operation::UnprotectListed { index } => {
+            Operation::ReleaseListed { index } => {
                 if let Some(record) = self.record(index) {
-                    let _ = self.unprotect(record.start, record.size);
+                    let _ = self.release(&record);
                 }
+            }
+            Operation::Name { start, size } => {
+                let _ = self.name(start, size);
+            }
+            Operation::Forget { start, size } => {
+                let _ = self.forget(start, size);
+            }
+            Operation::Scrub { start, size } => {
+                let _ = self.scrub(start, size);
             }
             Operation::Map { start, size } => {
                 let _ = self.map(start, size);
@@ -356,26 +322,47 @@ impl World {
             Operation::NormalWorldWrites { page } => {
                 self.ledger.platform_mut().normal_world_writes(page % PAGES);
             }
+            Operation::DeviceWrites { page } => {
+                self.ledger.platform_mut().device_writes(page % PAGES);
+            }
             Operation::TaWrites => self.ledger.platform_mut().ta_writes(),
             Operation::TaDies => self.ledger.platform_mut().ta_dies(),
             Operation::Fail { faults } => self.set_faults(faults),
         }
     }
 
-    /// One of the ledger's ranges.
+    /// Runs the operations that these bytes spell, on a machine that their first
+    /// byte chooses, and recovers.
+    pub fn run(bytes: &[u8]) {
+        let Some((&first, rest)) = bytes.split_first() else {
+            return;
+        };
+        let mut world = match first % 12 {
+            windows @ 1..=8 => Self::with_windows(windows.into()),
+            _ => Self::default(),
+        };
+        for operation in Operation::decode(rest) {
+            world.apply(operation);
+        }
+        world.recover();
+    }
+
+    /// One of the ledger's records.
     fn record(&self, index: usize) -> Option<LedgerRecord> {
-        let count = self.ledger.records().len();
-        self.ledger.records().nth(index % count.max(1))
+        self.ledger.records().nth(index % self.ledger.len().max(1))
     }
 
     /// Ends as a system must be able to: nothing fails any more, the TA starts
-    /// anew, and every range that LIST shows can be released.
+    /// anew, and everything that LIST shows can be released, parts first.
     pub fn recover(&mut self) {
         self.set_faults(Faults::None);
         self.ledger.platform_mut().ta_dies();
-        for record in self.ledger.records().collect::<Vec<_>>() {
-            assert_eq!(self.unprotect(record.start, record.size), Ok(()));
+        let mut records: Vec<_> = self.ledger.records().collect();
+        records.sort_by_key(|record| record.kind != RangeKind::Part.raw());
+        for record in records {
+            assert_eq!(self.release(&record), Ok(()));
         }
-        assert_eq!(self.ledger.records().len(), 0);
+        assert!(self.ledger.is_empty());
+        assert_eq!(self.ledger.len(), 0);
     }
 }

@@ -34,7 +34,13 @@ pub fn invoke(
     parameters: &mut ParametersAny,
 ) -> Result<(), Refusal> {
     match command {
-        command::HELLO | command::PROTECT | command::UNPROTECT | command::LIST => {
+        command::HELLO
+        | command::PROTECT
+        | command::UNPROTECT
+        | command::LIST
+        | command::NAME
+        | command::SCRUB
+        | command::ABILITIES => {
             session.client.must_be_kernel()?;
             invoke_kernel(state, session, command, parameters)
         }
@@ -42,9 +48,14 @@ pub fn invoke(
             invoke_public(state, session, command, parameters)
         }
         #[cfg(feature = "test-commands")]
-        command::DIGEST | command::PANIC | command::INJECT => {
-            invoke_test(state, command, parameters)
-        }
+        command::DIGEST
+        | command::PANIC
+        | command::INJECT
+        | command::DERAIL
+        | command::HOLD
+        | command::LET_GO
+        | command::METER
+        | command::FILL => invoke_test(state, session, command, parameters),
         _ => Err(Refusal::UnknownCommand),
     }
 }
@@ -68,6 +79,21 @@ fn invoke_kernel(
         ) => {
             let handle = state.protect(session, number(start), number(size))?;
             set(out, split(handle.raw()));
+            Ok(())
+        }
+        (
+            command::NAME,
+            (Any::ValueInput(start), Any::ValueInput(size), Any::ValueOutput(out), Any::None),
+        ) => {
+            let handle = state.name(session, number(start), number(size))?;
+            set(out, split(handle.raw()));
+            Ok(())
+        }
+        (command::SCRUB, (Any::ValueInput(start), Any::ValueInput(size), Any::None, Any::None)) => {
+            state.scrub(session, number(start), number(size))
+        }
+        (command::ABILITIES, (Any::ValueOutput(out), Any::None, Any::None, Any::None)) => {
+            set(out, state.abilities(session)?);
             Ok(())
         }
         (command::UNPROTECT, (Any::ValueInput(handle), Any::None, Any::None, Any::None)) => {
@@ -140,6 +166,7 @@ fn invoke_public(
 #[cfg(feature = "test-commands")]
 fn invoke_test(
     state: &mut State,
+    session: &mut Session,
     command: u32,
     parameters: &mut ParametersAny,
 ) -> Result<(), Refusal> {
@@ -161,8 +188,58 @@ fn invoke_test(
         (command::INJECT, (Any::ValueInput(fault), Any::None, Any::None, Any::None)) => {
             state.inject(fault.get_a(), fault.get_b())
         }
+        (command::DERAIL, (Any::ValueInput(what), Any::ValueInput(code), Any::None, Any::None)) => {
+            derailment()?.arm(what.get_a(), what.get_b(), code.get_a())
+        }
+        (
+            command::HOLD,
+            (Any::ValueInput(handle), Any::ValueInput(offset), Any::ValueInput(length), Any::None),
+        ) => state.hold(session, number(handle), number(offset), number(length)),
+        (
+            command::METER,
+            (
+                Any::ValueOutput(counts),
+                Any::ValueOutput(firmware),
+                Any::ValueOutput(scrubbing),
+                Any::ValueOutput(zeroing),
+            ),
+        ) => {
+            let costs = state.meter()?;
+            set(counts, (costs.calls, costs.scrubs));
+            set(firmware, split(costs.firmware));
+            set(scrubbing, split(costs.scrubbing));
+            set(zeroing, split(costs.zeroing));
+            Ok(())
+        }
+        (command::FILL, (Any::ValueInput(handle), Any::ValueInput(byte), Any::None, Any::None)) => {
+            let byte = u8::try_from(byte.get_a()).map_err(|_| Refusal::OutOfBounds)?;
+            state.fill(number(handle), byte)
+        }
+        (command::LET_GO, (Any::None, Any::None, Any::None, Any::None)) => state.let_go(session),
         _ => Err(Refusal::ParameterTypes),
     }
+}
+
+/// What DERAIL has armed, which all sessions share.
+#[cfg(feature = "test-commands")]
+struct Armed(core::cell::RefCell<ringfence_ta::derail::Derailment>);
+
+// SAFETY: as for the instance's state in `main`, at most one thread runs inside
+// an instance of this TA.
+#[cfg(feature = "test-commands")]
+unsafe impl Sync for Armed {}
+
+/// What DERAIL has armed, for the time of one use.
+#[cfg(feature = "test-commands")]
+pub fn derailment() -> Result<core::cell::RefMut<'static, ringfence_ta::derail::Derailment>, Refusal>
+{
+    static ARMED: Armed = Armed(core::cell::RefCell::new(
+        ringfence_ta::derail::Derailment::new(),
+    ));
+    ARMED
+        .0
+        .try_borrow_mut()
+        .map_err(|_| Refusal::Tee(command::result::BUSY))
 }
 
 /// The 64-bit number in a value.

@@ -8,6 +8,8 @@ use alloc::vec::Vec;
 use optee_utee::{ParamIndex, TaSession, TaSessionBuilder, TeeParams, Uuid};
 use ringfence_proto::command::{join, split};
 use ringfence_proto::firewall::{self, LedgerRecord, MAX_RANGES};
+#[cfg(feature = "test-commands")]
+use ringfence_ta::firewall::Costs;
 use ringfence_ta::firewall::{Firewall, FirewallInfo};
 use ringfence_ta::refusal::Refusal;
 use ringfence_ta::windows::Range;
@@ -62,30 +64,51 @@ unsafe impl Firewall for FirewallSession {
     fn info(&mut self) -> Result<FirewallInfo, Refusal> {
         let mut parameters = TeeParams::new()
             .with_value_out(ParamIndex::Arg0, 0, 0)
-            .with_value_out(ParamIndex::Arg1, 0, 0);
+            .with_value_out(ParamIndex::Arg1, 0, 0)
+            .with_value_out(ParamIndex::Arg2, 0, 0);
         self.invoke(firewall::INFO, &mut parameters)?;
         let (granule, window) = output(&parameters, ParamIndex::Arg0)?;
         let (protocol, regions) = output(&parameters, ParamIndex::Arg1)?;
+        let (windows, _) = output(&parameters, ParamIndex::Arg2)?;
         Ok(FirewallInfo {
             granule,
             window,
             protocol,
             regions,
+            windows,
         })
     }
 
-    fn protect(&mut self, range: Range) -> Result<u32, Refusal> {
+    fn protect(&mut self, range: Range) -> Result<(u32, u32), Refusal> {
         let mut parameters =
             numbers(range.start(), range.size()).with_value_out(ParamIndex::Arg2, 0, 0);
         self.invoke(firewall::PROTECT, &mut parameters)?;
-        let (use_case, _) = output(&parameters, ParamIndex::Arg2)?;
-        Ok(use_case)
+        output(&parameters, ParamIndex::Arg2)
     }
 
     fn unprotect(&mut self, range: Range) -> Result<(), Refusal> {
         self.invoke(
             firewall::UNPROTECT,
             &mut numbers(range.start(), range.size()),
+        )
+    }
+
+    fn name(&mut self, part: Range) -> Result<u32, Refusal> {
+        let mut parameters =
+            numbers(part.start(), part.size()).with_value_out(ParamIndex::Arg2, 0, 0);
+        self.invoke(firewall::NAME, &mut parameters)?;
+        let (use_case, _) = output(&parameters, ParamIndex::Arg2)?;
+        Ok(use_case)
+    }
+
+    fn forget(&mut self, part: Range) -> Result<(), Refusal> {
+        self.invoke(firewall::FORGET, &mut numbers(part.start(), part.size()))
+    }
+
+    fn scrub(&mut self, stretch: Range) -> Result<(), Refusal> {
+        self.invoke(
+            firewall::SCRUB,
+            &mut numbers(stretch.start(), stretch.size()),
         )
     }
 
@@ -122,6 +145,25 @@ unsafe impl Firewall for FirewallSession {
         }
         LedgerRecord::parse(records).for_each(each);
         Ok(())
+    }
+
+    #[cfg(feature = "test-commands")]
+    fn meter(&mut self) -> Result<Costs, Refusal> {
+        let mut parameters = TeeParams::new()
+            .with_value_out(ParamIndex::Arg0, 0, 0)
+            .with_value_out(ParamIndex::Arg1, 0, 0)
+            .with_value_out(ParamIndex::Arg2, 0, 0)
+            .with_value_out(ParamIndex::Arg3, 0, 0);
+        self.invoke(firewall::METER, &mut parameters)?;
+        let (calls, scrubs) = output(&parameters, ParamIndex::Arg0)?;
+        let ticks = |index| output(&parameters, index).map(|(high, low)| join(high, low));
+        Ok(Costs {
+            calls,
+            scrubs,
+            firmware: ticks(ParamIndex::Arg1)?,
+            scrubbing: ticks(ParamIndex::Arg2)?,
+            zeroing: ticks(ParamIndex::Arg3)?,
+        })
     }
 
     #[cfg(feature = "test-commands")]

@@ -96,9 +96,30 @@ fn invoke_command(
     command: u32,
     parameters: &mut ParametersAny,
 ) -> Result<()> {
-    shared()
-        .and_then(|mut state| dispatch::invoke(&mut state, session, command, parameters))
-        .map_err(error)
+    derailed(command, || {
+        let mut state = shared()?;
+        dispatch::invoke(&mut state, session, command, parameters)
+    })
+    .map_err(error)
+}
+
+/// Runs a command, which goes wrong if DERAIL has asked for it.
+#[cfg(feature = "test-commands")]
+fn derailed(
+    command: u32,
+    run: impl FnOnce() -> core::result::Result<(), Refusal>,
+) -> core::result::Result<(), Refusal> {
+    let ending = dispatch::derailment()?.begin(command)?;
+    ending.answer(run())
+}
+
+/// Runs a command.
+#[cfg(not(feature = "test-commands"))]
+fn derailed(
+    _: u32,
+    run: impl FnOnce() -> core::result::Result<(), Refusal>,
+) -> core::result::Result<(), Refusal> {
+    run()
 }
 
 /// Says on the secure console where it happened, then ends the instance.

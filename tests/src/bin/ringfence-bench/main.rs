@@ -2,6 +2,9 @@
 
 //! Measures what an allocation and its release cost on each heap, in
 //! instructions: `ringfence-bench HEAP[:LARGEST]…`, the largest size in bytes.
+//! The word `pages` stands for all that buffers of pages can, on our heaps and on
+//! the kernel's own, one beside the other; our modules are loaded for that.
+//! `protection=HEAP` measures what protecting a buffer of that heap costs.
 //!
 //! Prints one JSON document, see [`ringfence_tests::bench`]. The machine must
 //! have been booted so that its time counts instructions. Exit status: 0, 1 when
@@ -10,6 +13,10 @@
 #[cfg(all(feature = "guest", target_arch = "aarch64"))]
 mod counter;
 #[cfg(all(feature = "guest", target_arch = "aarch64"))]
+mod pages;
+#[cfg(all(feature = "guest", target_arch = "aarch64"))]
+mod protection;
+#[cfg(all(feature = "guest", target_arch = "aarch64"))]
 mod rounds;
 
 #[cfg(all(feature = "guest", target_arch = "aarch64"))]
@@ -17,8 +24,13 @@ fn main() -> std::process::ExitCode {
     use std::process::ExitCode;
 
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let protected: Vec<&str> = arguments
+        .iter()
+        .filter_map(|argument| argument.strip_prefix("protection="))
+        .collect();
     let heaps: Option<Vec<_>> = arguments
         .iter()
+        .filter(|argument| !argument.starts_with("protection="))
         .map(|argument| match argument.split_once(':') {
             Some((heap, largest)) => Some((heap, largest.parse().ok()?)),
             None => Some((argument.as_str(), u64::MAX)),
@@ -27,11 +39,11 @@ fn main() -> std::process::ExitCode {
     let heaps = match heaps {
         Some(heaps) if !heaps.is_empty() => heaps,
         _ => {
-            eprintln!("usage: ringfence-bench HEAP[:LARGEST]...");
+            eprintln!("usage: ringfence-bench [pages] HEAP[:LARGEST]... [protection=HEAP]");
             return ExitCode::from(2);
         }
     };
-    match measure(&heaps) {
+    match measure(&heaps, &protected) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("ringfence-bench: {error:#}");
@@ -41,7 +53,7 @@ fn main() -> std::process::ExitCode {
 }
 
 #[cfg(all(feature = "guest", target_arch = "aarch64"))]
-fn measure(heaps: &[(&str, u64)]) -> anyhow::Result<()> {
+fn measure(heaps: &[(&str, u64)], protected: &[&str]) -> anyhow::Result<()> {
     use ringfence_tests::bench::Figures;
     use rustix::system::uname;
     use rustix::thread::{sched_setaffinity, CpuSet};
@@ -51,14 +63,26 @@ fn measure(heaps: &[(&str, u64)]) -> anyhow::Result<()> {
     last.set(std::thread::available_parallelism()?.get() - 1);
     sched_setaffinity(None, &last)?;
     let counter = counter::calibrate()?;
+    let (pages, heaps): (Vec<_>, Vec<_>) = heaps.iter().partition(|(heap, _)| *heap == "pages");
+    let pages = if pages.is_empty() {
+        Vec::new()
+    } else {
+        pages::measure(&counter)?
+    };
     let heaps = heaps
         .iter()
         .map(|(heap, largest)| rounds::measure(&counter, heap, *largest))
         .collect::<anyhow::Result<_>>()?;
+    let mut protection = Vec::new();
+    for heap in protected {
+        protection.extend(protection::measure(&counter, heap)?);
+    }
     let figures = Figures {
         kernel: uname().release().to_string_lossy().into_owned(),
         counter,
         heaps,
+        pages,
+        protection,
     };
     println!("{}", serde_json::to_string(&figures)?);
     Ok(())

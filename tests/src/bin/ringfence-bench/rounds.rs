@@ -2,15 +2,16 @@
 
 //! Allocations and releases, one at a time.
 
-use std::fs::{self, File};
-use std::io;
+use std::fs::File;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
+use ringfence::buffer::Buffer;
+use ringfence::control::Control;
 use ringfence_tests::bench::{Counter, HeapFigures, SizeFigures, Spread};
-use ringfence_tests::guest::{allocation, debug};
+use ringfence_tests::guest::{allocation, debug, heap_info};
 use rustix::io::Errno;
 
 use crate::counter;
@@ -29,7 +30,7 @@ const SIZES: [(u64, u32); 6] = [
 ];
 
 /// Rounds before those that count: the first ones fill caches of the kernel.
-const WARM_UP: u32 = 2;
+pub const WARM_UP: u32 = 2;
 
 /// The time between two rounds, or two looks at the heap.
 const REST: Duration = Duration::from_millis(5);
@@ -40,6 +41,7 @@ const RESTS: u32 = 12_000;
 /// Measures one heap up to the size `largest`.
 pub fn measure(counter: &Counter, heap: &str, largest: u64) -> anyhow::Result<HeapFigures> {
     let file = allocation::open(heap)?;
+    let _keeper = keep_fenced(heap, &file)?;
     rest(heap)?;
     let sizes = SIZES
         .iter()
@@ -53,6 +55,19 @@ pub fn measure(counter: &Counter, heap: &str, largest: u64) -> anyhow::Result<He
         heap: heap.to_owned(),
         sizes,
     })
+}
+
+/// In a heap whose region is fenced as a whole, a buffer that keeps it so: what is
+/// measured is allocation from a fenced region.
+fn keep_fenced(heap: &str, file: &File) -> anyhow::Result<Option<Buffer>> {
+    let info = Control::open()?
+        .heaps()?
+        .into_iter()
+        .find(|info| info.name == heap);
+    match info {
+        Some(info) if info.whole_region => Ok(Some(allocation::allocate_size(file, 4 * KIB)?)),
+        _ => Ok(None),
+    }
 }
 
 fn measure_size(
@@ -103,7 +118,7 @@ fn measure_size(
 /// # Errors
 ///
 /// When it still has dirty memory after a long time.
-fn rest(heap: &str) -> anyhow::Result<()> {
+pub fn rest(heap: &str) -> anyhow::Result<()> {
     for _ in 0..RESTS {
         thread::sleep(REST);
         if !is_dirty(heap)? {
@@ -113,16 +128,16 @@ fn rest(heap: &str) -> anyhow::Result<()> {
     anyhow::bail!("{heap} still has dirty memory")
 }
 
-/// Whether one of our heaps has memory that it still has to zero.
+/// Dirty bytes from which on the system heap's worker is at work.
+const MANY_DIRTY: u64 = MIB;
+
+/// Whether one of our heaps has memory that it is about to zero.
 fn is_dirty(heap: &str) -> anyhow::Result<bool> {
-    let path = Path::new(debug::ROOT).join(heap).join("ranges");
-    match fs::read_to_string(&path) {
-        // Start, size, handle, state.
-        Ok(ranges) => Ok(ranges
-            .lines()
-            .any(|line| line.split(' ').nth(3) == Some("dirty"))),
+    if !Path::new(debug::ROOT).join(heap).exists() {
         // An upstream heap, which does nothing unasked.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error).with_context(|| path.display().to_string()),
+        return Ok(false);
     }
+    // What is contiguous, and has no dirty ranges, is zeroed when it is allocated.
+    Ok(!debug::dirty_ranges(heap)?.is_empty()
+        || (!heap_info(heap)?.contiguous && debug::figure(heap, "dirty")? >= MANY_DIRTY))
 }

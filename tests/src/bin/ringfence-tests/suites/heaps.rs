@@ -22,7 +22,7 @@ use rustix::fs::{fcntl_getfl, OFlags};
 use rustix::io::{fcntl_getfd, Errno, FdFlags};
 use rustix::mm::{MapFlags, ProtFlags};
 
-use super::region::{CAMERA, DECLARED, VIDEO};
+use super::region::{CAMERA, DECLARED, VIDEO, WHOLE};
 use super::Test;
 
 pub const TESTS: &[Test] = &[
@@ -68,8 +68,10 @@ pub const TESTS: &[Test] = &[
 const PAGE: u64 = 4096;
 
 fn every_declared_heap_is_there() -> anyhow::Result<()> {
-    for declared in &DECLARED {
+    for declared in DECLARED.iter().chain([&WHOLE]) {
         let info = heap_info(declared.name)?;
+        let is_whole = declared.name == WHOLE.name;
+        anyhow::ensure!(info.whole_region == is_whole, "{info:?}");
         anyhow::ensure!(info.online, "{} is offline", declared.name);
         anyhow::ensure!(info.size == declared.size, "{info:?}");
         anyhow::ensure!(info.use_case.0 == declared.use_case, "{info:?}");
@@ -366,6 +368,8 @@ fn raw_fd(file: impl AsFd) -> i32 {
 /// Where `size` and `heap` are in a buffer's description.
 const SIZE_AT: usize = 8;
 const NAME_AT: usize = 32;
+/// Bytes of a heap's description.
+const HEAP_INFO: usize = size_of::<uapi::HeapInfo>();
 
 fn structures_of_other_sizes() -> anyhow::Result<()> {
     let control = File::open(uapi::CONTROL_PATH)?;
@@ -401,13 +405,14 @@ fn structures_of_other_sizes() -> anyhow::Result<()> {
             expect_errno(outcome, Errno::INVAL, &format!("{length} bytes"))?;
         }
     }
-    for length in [4, 64, 128, 129, 4096] {
+    // 128 bytes are the structure as it was at first.
+    for length in [4, 64, 128, 129, HEAP_INFO, HEAP_INFO + 1, 4096] {
         let mut bytes = vec![0; length];
         ioctl_sized(&control, uapi::MAGIC, 1, &mut bytes)
             .map_err(|errno| anyhow::anyhow!("heap 0 in {length} bytes: {errno}"))?;
-        if length > 128 {
+        if length > HEAP_INFO {
             bytes.fill(0);
-            bytes[128] = 1;
+            bytes[HEAP_INFO] = 1;
             let outcome = ioctl_sized(&control, uapi::MAGIC, 1, &mut bytes);
             expect_errno(outcome, Errno::TOOBIG, "a newer question")?;
         }
@@ -419,7 +424,7 @@ fn malformed_control_calls() -> anyhow::Result<()> {
     let control = File::open(uapi::CONTROL_PATH)?;
     let mut bytes = vec![0; 96];
     for (what, magic, number) in [
-        ("an unknown number", uapi::MAGIC, 2),
+        ("an unknown number", uapi::MAGIC, 4),
         ("the last number", uapi::MAGIC, 255),
         ("another magic", b'H', 0),
     ] {

@@ -2,18 +2,38 @@
 
 //! The suites, and what holds for every test: it leaves the heaps as full and
 //! this process with as many open files as they were.
+//!
+//! What heaps like these get wrong elsewhere, and which of these tests look for
+//! it, is [`ringfence_tests::bad_cases`].
 
+mod access;
+mod accounting;
+mod allocate;
+mod attacks;
+mod charged;
+mod clients;
+mod cma;
 mod command;
+mod cycles;
 mod dmabuf;
+mod faults;
 mod fixture;
+mod fuzz;
 mod heaps;
 mod inject;
+mod kexec;
+mod kselftest;
+mod lifecycle;
 mod modules;
 mod no_tee;
+mod parity;
 mod protect;
 mod recovery;
 mod region;
+mod region_mode;
+mod soak;
 mod stale;
+mod system;
 mod tee;
 
 use std::env;
@@ -34,6 +54,16 @@ enum Boot {
     Default,
     /// Without the module optee.
     NoTee,
+    /// With the kernel's own heaps as well, and ours by other names.
+    Upstream,
+    /// With memory of heaps charged to control groups.
+    Charged,
+    /// With `swiotlb=force` on the kernel's command line.
+    Bounced,
+    /// One for each test, which is to end in a crash.
+    Doomed,
+    /// With the kernel's image and the initramfs on the share.
+    Images,
 }
 
 impl Boot {
@@ -41,6 +71,11 @@ impl Boot {
         match self {
             Self::Default => "default",
             Self::NoTee => "no-tee",
+            Self::Upstream => "upstream",
+            Self::Charged => "charged",
+            Self::Bounced => "swiotlb=force",
+            Self::Doomed => "doomed",
+            Self::Images => "images",
         }
     }
 }
@@ -48,63 +83,193 @@ impl Boot {
 /// A test: its name, and what it does.
 type Test = (&'static str, fn() -> anyhow::Result<()>);
 
+/// The tests of a suite.
+#[derive(Clone, Copy)]
+enum Tests {
+    /// They are known.
+    Fixed(&'static [Test]),
+    /// They are known, but for those that only some kernels can run.
+    WithMore(&'static [Test], fn() -> &'static [Test]),
+    /// They are known when another program has run.
+    Made(fn() -> Vec<Trial>),
+}
+
 struct Suite {
     name: &'static str,
     boot: Boot,
-    tests: &'static [Test],
+    tests: Tests,
 }
 
+impl Suite {
+    fn trials(&self) -> Vec<Trial> {
+        let (tests, more) = match self.tests {
+            Tests::Fixed(tests) => (tests, &[][..]),
+            Tests::WithMore(tests, more) => (tests, more()),
+            Tests::Made(make) => return make(),
+        };
+        tests
+            .iter()
+            .chain(more)
+            .map(|&(name, test)| {
+                Trial::test(format!("{}::{name}", self.name), move || {
+                    without_traces(test).map_err(|error| Failed::from(format!("{error:#}")))
+                })
+            })
+            .collect()
+    }
+}
+
+/// First argument that makes the program a process which allocates, from the heap
+/// that the second one names, as many bytes as the third one says, until it is
+/// killed.
+const ALLOCATE_FOR_EVER: &str = "--allocate-for-ever";
+
 /// All suites. One that unloads modules comes after those that need them.
-const SUITES: [Suite; 10] = [
+const SUITES: &[Suite] = &[
     Suite {
         name: "heaps",
         boot: Boot::Default,
-        tests: heaps::TESTS,
+        tests: Tests::Fixed(heaps::TESTS),
+    },
+    Suite {
+        name: "allocate",
+        boot: Boot::Default,
+        tests: Tests::Fixed(allocate::TESTS),
+    },
+    Suite {
+        name: "accounting",
+        boot: Boot::Default,
+        tests: Tests::Fixed(accounting::TESTS),
+    },
+    Suite {
+        name: "system",
+        boot: Boot::Default,
+        tests: Tests::Fixed(system::TESTS),
+    },
+    Suite {
+        name: "charged",
+        boot: Boot::Charged,
+        tests: Tests::Fixed(charged::TESTS),
+    },
+    Suite {
+        name: "cma",
+        boot: Boot::Default,
+        tests: Tests::Fixed(cma::TESTS),
+    },
+    Suite {
+        name: "clients",
+        boot: Boot::Default,
+        tests: Tests::Fixed(clients::TESTS),
+    },
+    Suite {
+        name: "kselftest",
+        boot: Boot::Default,
+        tests: Tests::Made(kselftest::trials),
     },
     Suite {
         name: "protect",
         boot: Boot::Default,
-        tests: protect::TESTS,
+        tests: Tests::Fixed(protect::TESTS),
     },
     Suite {
         name: "tee",
         boot: Boot::Default,
-        tests: tee::TESTS,
+        tests: Tests::Fixed(tee::TESTS),
+    },
+    Suite {
+        name: "access",
+        boot: Boot::Default,
+        tests: Tests::Fixed(access::TESTS),
+    },
+    Suite {
+        name: "region-mode",
+        boot: Boot::Default,
+        tests: Tests::Fixed(region_mode::TESTS),
     },
     Suite {
         name: "dmabuf",
         boot: Boot::Default,
-        tests: dmabuf::TESTS,
+        tests: Tests::Fixed(dmabuf::TESTS),
     },
     Suite {
         name: "command",
         boot: Boot::Default,
-        tests: command::TESTS,
+        tests: Tests::Fixed(command::TESTS),
     },
     Suite {
         name: "recovery",
         boot: Boot::Default,
-        tests: recovery::TESTS,
+        tests: Tests::Fixed(recovery::TESTS),
     },
     Suite {
         name: "inject",
         boot: Boot::Default,
-        tests: inject::TESTS,
+        tests: Tests::Fixed(inject::TESTS),
     },
     Suite {
         name: "stale",
         boot: Boot::Default,
-        tests: stale::TESTS,
+        tests: Tests::Fixed(stale::TESTS),
     },
     Suite {
         name: "modules",
         boot: Boot::Default,
-        tests: modules::TESTS,
+        tests: Tests::Fixed(modules::TESTS),
+    },
+    Suite {
+        name: "cycles",
+        boot: Boot::Default,
+        tests: Tests::Fixed(cycles::TESTS),
+    },
+    Suite {
+        name: "parity",
+        boot: Boot::Upstream,
+        tests: Tests::Fixed(parity::TESTS),
     },
     Suite {
         name: "no-tee",
         boot: Boot::NoTee,
-        tests: no_tee::TESTS,
+        tests: Tests::Fixed(no_tee::TESTS),
+    },
+    Suite {
+        name: "attacks",
+        boot: Boot::Default,
+        tests: Tests::Fixed(attacks::TESTS),
+    },
+    Suite {
+        name: "swiotlb",
+        boot: Boot::Bounced,
+        tests: Tests::Fixed(attacks::BOUNCED),
+    },
+    Suite {
+        name: "doomed",
+        boot: Boot::Doomed,
+        tests: Tests::Fixed(attacks::DOOMED),
+    },
+    Suite {
+        name: "faults",
+        boot: Boot::Default,
+        tests: Tests::WithMore(faults::TESTS, faults::on_this_kernel),
+    },
+    Suite {
+        name: "fuzz",
+        boot: Boot::Default,
+        tests: Tests::Fixed(fuzz::TESTS),
+    },
+    Suite {
+        name: "lifecycle",
+        boot: Boot::Default,
+        tests: Tests::Fixed(lifecycle::TESTS),
+    },
+    Suite {
+        name: "kexec",
+        boot: Boot::Images,
+        tests: Tests::Fixed(kexec::TESTS),
+    },
+    Suite {
+        name: "soak",
+        boot: Boot::Default,
+        tests: Tests::Fixed(soak::TESTS),
     },
 ];
 
@@ -113,8 +278,16 @@ const SETTLING: Duration = Duration::from_secs(60);
 
 pub fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().collect();
-    if let Some(verdict) = memory::child(arguments.get(1..).unwrap_or_default()) {
+    let rest = arguments.get(1..).unwrap_or_default();
+    if let Some(verdict) = memory::child(rest).or_else(|| soak::child(rest)) {
         return verdict;
+    }
+    if let [_, ALLOCATE_FOR_EVER, heap, size] =
+        arguments.iter().map(String::as_str).collect::<Vec<_>>()[..]
+    {
+        // It is killed, or has failed.
+        let _ = cma::allocate_for_ever(heap, size);
+        return ExitCode::FAILURE;
     }
     match arguments.get(1).map(String::as_str) {
         Some("list") => {
@@ -139,7 +312,7 @@ pub fn main() -> ExitCode {
 }
 
 fn list() {
-    for suite in &SUITES {
+    for suite in SUITES {
         // Whoever does not read on has seen enough.
         let _ = writeln!(io::stdout(), "{} {}", suite.name, suite.boot.word());
     }
@@ -149,16 +322,7 @@ fn run(suites: &[&Suite], options: &[String]) -> ExitCode {
     let program = String::from("ringfence-tests");
     let mut arguments = Arguments::from_iter(std::iter::once(&program).chain(options));
     arguments.test_threads = Some(1);
-    let trials = suites
-        .iter()
-        .flat_map(|suite| {
-            suite.tests.iter().map(|&(name, test)| {
-                Trial::test(format!("{}::{name}", suite.name), move || {
-                    without_traces(test).map_err(|error| Failed::from(format!("{error:#}")))
-                })
-            })
-        })
-        .collect();
+    let trials = suites.iter().flat_map(|suite| suite.trials()).collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
@@ -171,11 +335,16 @@ struct Traces {
 
 impl Traces {
     fn read() -> anyhow::Result<Self> {
-        let heaps = Control::open()?
+        let mut heaps: Vec<_> = Control::open()?
             .heaps()?
             .into_iter()
             .filter(|heap| heap.online)
             .collect();
+        // Memory that Linux uses as well is never as free as it was.
+        for heap in heaps.iter_mut().filter(|heap| heap.cpu_access) {
+            heap.free = 0;
+            heap.largest_free = 0;
+        }
         Ok(Self {
             heaps,
             open_files: fs::read_dir("/proc/self/fd")?.count(),

@@ -14,7 +14,7 @@ use ringfence_tests::guest::{allocation, deadline, expect_errno, heap_info};
 use rustix::io::Errno;
 
 use super::protect::handle;
-use super::region::{self, CAMERA, DECLARED, VIDEO};
+use super::region::{self, CAMERA, DECLARED, VIDEO, WHOLE};
 use super::Test;
 
 pub const TESTS: &[Test] = &[
@@ -43,7 +43,7 @@ pub fn unload_carveout() -> anyhow::Result<()> {
 /// Waits until all heaps are there again.
 pub fn all_online() -> anyhow::Result<()> {
     deadline::until(Duration::from_secs(60), "all heaps online", || {
-        for declared in &DECLARED {
+        for declared in DECLARED.iter().chain([&WHOLE]) {
             if !heap_info(declared.name)?.online {
                 return Ok(None);
             }

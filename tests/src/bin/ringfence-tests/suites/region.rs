@@ -26,7 +26,18 @@ pub const UI: &str = "protected-ui";
 /// The heap without protection.
 pub const CAMERA: &str = "camera";
 
-/// All of them; those with a use case are protected.
+/// The heap whose region is fenced as a whole.
+pub const RECORD: &str = "protected-record";
+
+/// What the devicetree says of [`RECORD`]. It is not among [`DECLARED`], as its
+/// figures are not back with the last close.
+pub const WHOLE: Declared = Declared {
+    name: RECORD,
+    size: 32 << 20,
+    use_case: 3,
+};
+
+/// The others; those with a use case are protected.
 pub const DECLARED: [Declared; 3] = [
     Declared {
         name: VIDEO,

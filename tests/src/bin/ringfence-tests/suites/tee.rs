@@ -257,7 +257,7 @@ fn other_parameters() -> anyhow::Result<()> {
         ParamNone,
     );
     expect_code(outcome, result::SHORT_BUFFER, "INFO into one byte")?;
-    for unknown in [0, 1, 0x104, 0x203, 0x2f3, u32::MAX] {
+    for unknown in [0, 1, 0x107, 0x203, 0x2f9, u32::MAX] {
         let what = format!("command {unknown:#x}");
         expect_code(ta.bare(unknown), result::NOT_SUPPORTED, &what)?;
     }
@@ -497,7 +497,7 @@ fn describes_itself() -> anyhow::Result<()> {
     anyhow::ensure!(before.protocol == command::PROTOCOL_VERSION, "{before:?}");
     anyhow::ensure!(before.test_commands, "not a test build: {before:?}");
     anyhow::ensure!(before.granule == 4096, "{before:?}");
-    anyhow::ensure!(before.regions == 2, "{before:?}");
+    anyhow::ensure!(before.regions == 3, "{before:?}");
     anyhow::ensure!(before.ranges == 0 && before.quarantined == 0, "{before:?}");
     let video = region::allocate(VIDEO, PAGE)?;
     let ui = region::allocate(UI, PAGE)?;

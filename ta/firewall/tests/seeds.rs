@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The fuzz target's seeds: written from typed operations, run as they are, and
+//! run with a number of mutations that are the same every time.
+//!
+//! With `RINGFENCE_WRITE_SEEDS=1` in the environment the seeds are written
+//! instead of compared.
+
+mod simulation;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use ringfence_firewall::extent::{BLOCK, GRANULE};
+use simulation::{address, Faults, Operation, World, RECORD, UI, VIDEO};
+
+/// Mutated runs of each seed.
+const MUTATIONS: usize = 60;
+
+/// Name and content of every seed: the machine, then operations.
+fn seeds() -> BTreeMap<&'static str, Vec<u8>> {
+    use Operation::*;
+
+    let page = |first: u64, n: u64| address(first + n);
+    let life = [
+        Protect {
+            start: page(VIDEO, 500),
+            size: 3 * BLOCK / 2,
+        },
+        MapListed {
+            index: 0,
+            offset: GRANULE,
+            size: 4 * GRANULE,
+        },
+        TaWrites,
+        ReleaseListed { index: 0 },
+        UnmapWindow { index: 0 },
+        ReleaseListed { index: 0 },
+        NormalWorldWrites { page: VIDEO + 500 },
+    ];
+    let region = [
+        ProtectRegion,
+        Name {
+            start: page(RECORD, 3),
+            size: 5 * GRANULE,
+        },
+        DeviceWrites { page: RECORD + 4 },
+        MapListed {
+            index: 1,
+            offset: 0,
+            size: GRANULE,
+        },
+        TaWrites,
+        TaDies,
+        Scrub {
+            start: page(RECORD, 8),
+            size: 16 * GRANULE,
+        },
+        Forget {
+            start: page(RECORD, 3),
+            size: 5 * GRANULE,
+        },
+        ReleaseListed { index: 0 },
+    ];
+    let neighbours = [VIDEO, VIDEO + 2, VIDEO + 1, UI - 1, UI].map(|first| Protect {
+        start: address(first),
+        size: GRANULE,
+    });
+    let mut faults = Vec::new();
+    for n in 0..4 {
+        faults.push(Fail {
+            faults: Faults::Two(n, n + 1),
+        });
+        faults.push(Protect {
+            start: page(UI, 100 * n),
+            size: 90 * GRANULE,
+        });
+        faults.push(ReleaseListed { index: 0 });
+    }
+    let spell = |machine: u8, operations: &[Operation]| {
+        let mut bytes = vec![machine];
+        for operation in operations {
+            operation.encode(&mut bytes);
+        }
+        bytes
+    };
+    BTreeMap::from([
+        ("faults-table", spell(0, &faults)),
+        ("faults-windows", spell(3, &faults)),
+        ("life-table", spell(0, &life)),
+        ("life-windows", spell(1, &life)),
+        ("neighbours-windows", spell(2, &neighbours)),
+        ("region-table", spell(0, &region)),
+        ("region-windows", spell(1, &region)),
+    ])
+}
+
+fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/ledger")
+}
+
+#[test]
+fn seeds_are_what_the_operations_say() {
+    let seeds = seeds();
+    if std::env::var_os("RINGFENCE_WRITE_SEEDS").is_some() {
+        fs::create_dir_all(folder()).expect("seed folder");
+        for (name, content) in &seeds {
+            fs::write(folder().join(name), content).expect("seed written");
+        }
+    }
+    let stored: BTreeMap<String, Vec<u8>> = fs::read_dir(folder())
+        .expect("seed folder")
+        .map(|entry| {
+            let entry = entry.expect("seed");
+            let name = entry.file_name().into_string().expect("plain name");
+            (name, fs::read(entry.path()).expect("seed"))
+        })
+        .collect();
+    assert!(stored
+        .iter()
+        .map(|(name, content)| (name.as_str(), content))
+        .eq(seeds.iter().map(|(name, content)| (*name, content))));
+}
+
+#[test]
+fn operations_are_read_as_they_were_written() {
+    for (name, bytes) in seeds() {
+        let read: Vec<_> = Operation::decode(&bytes[1..]).collect();
+        let mut again = vec![bytes[0]];
+        for operation in &read {
+            operation.encode(&mut again);
+        }
+        assert_eq!(again, bytes, "{name}: {read:x?}");
+    }
+}
+
+/// A small generator of numbers that are always the same (xorshift64).
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % bound as u64) as usize
+    }
+}
+
+#[test]
+fn seeds_and_what_is_near_them_hold_the_invariants() {
+    let seeds: Vec<_> = seeds().into_values().collect();
+    let mut numbers = Numbers(0x5eed_0f1e_d6e2);
+    for seed in &seeds {
+        World::run(seed);
+        for _ in 0..MUTATIONS {
+            let mut bytes = seed.clone();
+            for _ in 0..=numbers.below(4) {
+                let at = numbers.below(bytes.len());
+                match numbers.below(4) {
+                    0 => bytes[at] ^= 1 << numbers.below(8),
+                    1 => bytes[at] = numbers.below(256) as u8,
+                    2 => bytes.truncate(at.max(1)),
+                    _ => {
+                        let other = &seeds[numbers.below(seeds.len())];
+                        bytes.extend_from_slice(&other[1 + numbers.below(other.len() - 1)..]);
+                    }
+                }
+            }
+            World::run(&bytes);
+        }
+    }
+}
