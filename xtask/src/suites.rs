@@ -115,10 +115,10 @@ const BARE: Conditions = Conditions {
 /// The guest's boots, those that take longest first: several run side by side. A suite that unloads
 /// modules comes last of its boot.
 pub const GUEST: &[GuestBoot] = &[
+    GuestBoot::of(&["stale"]),
     GuestBoot::of(&["faults"]),
     GuestBoot::of(&["attacks", "lifecycle"]),
     GuestBoot::of(&["soak", "fuzz"]),
-    GuestBoot::of(&["stale"]),
     GuestBoot::of(&["heaps", "protect", "tee", "access", "modules"]),
     GuestBoot::of(&[
         "dmabuf",

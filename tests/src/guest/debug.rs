@@ -3,7 +3,7 @@
 //! The driver's files in debugfs, for root's eyes only.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use ringfence::buffer::Buffer;
@@ -12,6 +12,11 @@ use super::memory::PhysicalRange;
 
 /// Where the heaps have their directories.
 pub const ROOT: &str = "/sys/kernel/debug/ringfence";
+
+/// Whether this is the kernel that looks for faults in itself, and is slow.
+pub fn is_debug_kernel() -> bool {
+    Path::new("/sys/kernel/debug/kmemleak").exists()
+}
 
 /// An allocated range, as a heap's `ranges` file shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]

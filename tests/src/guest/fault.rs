@@ -26,6 +26,11 @@ fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     fs::write(path, text).with_context(|| format!("{}: {text}", path.display()))
 }
 
+/// Whether this kernel can do it.
+pub fn is_possible() -> bool {
+    Path::new(NTH).exists()
+}
+
 /// Any allocation of this thread can fail until this is dropped.
 #[derive(Debug)]
 pub struct AnyAllocation {
@@ -46,7 +51,7 @@ impl Drop for AnyAllocation {
 impl AnyAllocation {
     /// Lets allocations fail that may wait, too; `None` on a kernel that can't.
     pub fn new() -> anyhow::Result<Option<Self>> {
-        if !Path::new(NTH).exists() {
+        if !is_possible() {
             return Ok(None);
         }
         let nth = OpenOptions::new().read(true).write(true).open(NTH);

@@ -9,7 +9,6 @@ pub mod control_group;
 pub mod deadline;
 pub mod debug;
 pub mod dma_buf;
-pub mod failslab;
 pub mod fault;
 pub mod hostile;
 pub mod importer;

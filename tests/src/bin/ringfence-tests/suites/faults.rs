@@ -7,13 +7,14 @@
 use std::fs::File;
 use std::io::Read;
 
+use anyhow::Context;
 use ringfence::buffer::Buffer;
 use ringfence::control::Control;
 use ringfence::heap::HeapInfo;
 use ringfence::proto::command::{self, result};
 use ringfence::proto::firewall::fail_point;
 use ringfence::secure::SecureSession;
-use ringfence_tests::guest::failslab::{self, Failure};
+use ringfence_tests::guest::fault::{self, AnyAllocation};
 use ringfence_tests::guest::hostile::Hostile;
 use ringfence_tests::guest::memory::{expect_killed, expect_zero, PhysicalRange};
 use ringfence_tests::guest::ta::{self, derail, Ta, Way};
@@ -59,7 +60,7 @@ pub const OF_MEMORY: &[Test] = &[
 
 /// The tests that this kernel can run.
 pub fn on_this_kernel() -> &'static [Test] {
-    match failslab::is_possible() {
+    match fault::is_possible() {
         true => OF_MEMORY,
         false => &[],
     }
@@ -323,19 +324,17 @@ fn starved<T>(
     mut work: impl FnMut(&mut T) -> Result<(), Errno>,
     mut after: impl FnMut(T, &str) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let failure = Failure::new()?;
+    let failing = AnyAllocation::new()?.context("this kernel's memory can't be made to run out")?;
     for nth in 1..ENDLESS {
         let what = format!("{what}, allocation {nth}");
         let mut subject = prepare()?;
-        failure.arm(nth)?;
-        let outcome = work(&mut subject);
-        let failed = failure.disarm()?;
+        let (outcome, failed) = failing.with_nth(nth, || work(&mut subject))?;
         tolerable(outcome, &what)?;
         after(subject, &what)?;
         if !failed {
             anyhow::ensure!(nth > 1, "{what}: there was none to fail");
             outcome.map_err(|errno| anyhow::anyhow!("{what}: {errno}"))?;
-            print!("{} failed; ", nth - 1);
+            print!("{} made to fail; ", nth - 1);
             return Ok(());
         }
     }

@@ -345,6 +345,12 @@ impl Traces {
             heap.free = 0;
             heap.largest_free = 0;
         }
+        // A region that is fenced as a whole stays so for a while after its last buffer.
+        for heap in heaps.iter_mut().filter(|heap| heap.whole_region) {
+            if heap.buffers == 0 && heap.quarantined == 0 {
+                heap.protected_bytes = 0;
+            }
+        }
         Ok(Self {
             heaps,
             open_files: fs::read_dir("/proc/self/fd")?.count(),
