@@ -58,8 +58,10 @@ pub fn run(
     Ok(counts.and_failed())
 }
 
-/// Variables of the environment that say how much random tests do, and what.
-const SETTINGS: [&str; 3] = [
+/// Variables of the environment that say how long tests go on that could for ever, and with which
+/// random numbers.
+const SETTINGS: [&str; 4] = [
+    "RINGFENCE_CYCLES",
     "RINGFENCE_SOAK_OPERATIONS",
     "RINGFENCE_FUZZ_SECONDS",
     "RINGFENCE_SEED",
