@@ -57,6 +57,8 @@ pub(crate) enum RangeState {
     Preparing,
     /// A buffer, open to the normal world.
     Open,
+    /// More of an open buffer, which lies elsewhere.
+    Further,
     /// A buffer, fenced off.
     Protected,
     /// A buffer of which the secure world does not know any more.
@@ -74,6 +76,7 @@ impl RangeState {
         match self {
             Self::Preparing => "preparing",
             Self::Open => "open",
+            Self::Further => "further",
             Self::Protected => "protected",
             Self::Lost => "lost",
             Self::Waiting => "waiting",

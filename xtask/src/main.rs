@@ -34,7 +34,7 @@ use clap::Parser;
 
 use artefact::kernel::Flavour;
 use cache::Cache;
-use cli::{Action, Cli, Scenario};
+use cli::{Action, Cli};
 use stack::{Build, Stack};
 use vm::{Boot, Outcome, Task, Verdict};
 
@@ -69,10 +69,9 @@ fn main() -> ExitCode {
 fn act(action: Action) -> Result<ExitCode> {
     let cache = Cache::open()?;
     match action {
-        // One scenario exists; `all` is that one.
-        Action::Run {
-            scenario: Scenario::Main | Scenario::All,
-        } => Ok(conclude(&run::run(&cache)?).into()),
+        Action::Run { scenario, output } => {
+            Ok(conclude(&run::run(&cache, scenario, output.as_deref())?).into())
+        }
         Action::Test {
             debug,
             everything,

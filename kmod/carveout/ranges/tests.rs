@@ -7,9 +7,10 @@ mod ranges {
     use super::super::*;
     use ringfence_range_alloc::Geometry;
 
-    const ALL: [RangeState; 7] = [
+    const ALL: [RangeState; 8] = [
         RangeState::Preparing,
         RangeState::Open,
+        RangeState::Further,
         RangeState::Protected,
         RangeState::Lost,
         RangeState::Waiting,

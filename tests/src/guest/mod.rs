@@ -16,6 +16,7 @@ pub mod mapping;
 pub mod memory;
 pub mod module;
 pub mod open_files;
+pub mod pressure;
 pub mod ta;
 pub mod tee_invoke;
 pub mod tee_ioctl;

@@ -10,12 +10,14 @@ mod access;
 mod accounting;
 mod allocate;
 mod attacks;
+mod camera;
 mod charged;
 mod clients;
 mod cma;
 mod command;
 mod cycles;
 mod dmabuf;
+mod fallback;
 mod faults;
 mod fixture;
 mod fuzz;
@@ -205,6 +207,16 @@ const SUITES: &[Suite] = &[
         name: "inject",
         boot: Boot::Default,
         tests: Tests::Fixed(inject::TESTS),
+    },
+    Suite {
+        name: "fallback",
+        boot: Boot::Default,
+        tests: Tests::Fixed(fallback::TESTS),
+    },
+    Suite {
+        name: "camera",
+        boot: Boot::Default,
+        tests: Tests::Fixed(camera::TESTS),
     },
     Suite {
         name: "stale",

@@ -28,7 +28,7 @@ use ringfence_tests::job::{Digest, Job};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
 
-use crate::report::Report;
+use crate::report::{mib, Report};
 
 /// A buffer of the clip.
 struct Part {
@@ -89,10 +89,6 @@ pub fn play(path: &Path) -> anyhow::Result<Report> {
     report.promise("search of the machine's memory", gone);
     report.promise("heap", as_before(&before));
     Ok(report)
-}
-
-fn mib(bytes: u64) -> String {
-    format!("{:.2} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
 fn allocate(job: &Job, report: &mut Report) -> anyhow::Result<Vec<Part>> {
