@@ -338,6 +338,15 @@ impl Reservation {
     ///
     /// `ENOMEM`.
     pub(crate) fn clean(carveout: &Arc<Carveout>, wish: Wish) -> Result<Option<Self>> {
+        Self::clean_as(carveout, wish, RangeState::Preparing)
+    }
+
+    /// As [`Self::clean`], but what is allocated shows and counts as `state` at once.
+    pub(crate) fn clean_as(
+        carveout: &Arc<Carveout>,
+        wish: Wish,
+        state: RangeState,
+    ) -> Result<Option<Self>> {
         inject::check(Point::Record)?;
         // Memory comes before the lock.
         let node = RBTreeNodeReservation::new(GFP_KERNEL)?;
@@ -347,7 +356,7 @@ impl Reservation {
             if !ranges.can_allocate() {
                 return Ok(None);
             }
-            ranges.allocate(node, wish, Origin::current())
+            ranges.allocate(node, wish, state, Origin::current())
         };
         match allocated {
             Ok(range) => Ok(Some(Self {
@@ -416,16 +425,9 @@ impl Reservation {
         self.content = Content::Zeros;
     }
 
-    /// Makes it a buffer that the normal world writes to.
-    pub(crate) fn open(&mut self) {
+    /// Takes note that others may write to it from now on.
+    pub(crate) fn give_out(&mut self) {
         self.content = Content::Unknown;
-        self.set_state(RangeState::Open);
-    }
-
-    /// Makes it a further part of a buffer of which another range is the first one.
-    pub(crate) fn open_further(&mut self) {
-        self.content = Content::Unknown;
-        self.set_state(RangeState::Further);
     }
 }
 

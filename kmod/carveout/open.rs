@@ -39,7 +39,10 @@ use crate::{
         Carveout,
         Reservation, //
     },
-    ranges::Wish,
+    ranges::{
+        RangeState,
+        Wish, //
+    },
     scrubber, //
 };
 
@@ -68,10 +71,10 @@ impl Parts {
         Ok(ranges)
     }
 
-    /// Makes it a buffer that the normal world writes to.
-    fn open(&mut self) {
-        self.first.open();
-        self.others.iter_mut().for_each(Reservation::open_further);
+    /// Takes note that others may write to it from now on.
+    fn give_out(&mut self) {
+        self.first.give_out();
+        self.others.iter_mut().for_each(Reservation::give_out);
     }
 }
 
@@ -141,12 +144,12 @@ pub(crate) fn allocate(carveout: &Arc<Carveout>, request: &Request, wish: Wish) 
     let settings = carveout.settings();
     let mut parts = match settings.chunk {
         None => Parts {
-            first: reserve(carveout, wish, request.no_wait)?,
+            first: reserve(carveout, wish, RangeState::Open, request.no_wait)?,
             others: KVVec::new(),
         },
         Some(chunk) => gather(carveout, wish, chunk, request.no_wait)?,
     };
-    parts.open();
+    parts.give_out();
     if settings.cpu_access {
         let ranges = parts.ranges()?;
         let owner = KBox::new(ForAll(parts), GFP_KERNEL)?;
@@ -161,16 +164,25 @@ pub(crate) fn allocate(carveout: &Arc<Carveout>, request: &Request, wish: Wish) 
     dma_buf::export(carveout.heap(), buffer, request.size, request.fd_flags)
 }
 
-/// Takes one range.
-fn reserve(carveout: &Arc<Carveout>, wish: Wish, no_wait: bool) -> Result<Reservation> {
-    match Reservation::clean(carveout, wish)? {
+/// Takes one range, which is to be shown and counted as `state`.
+fn reserve(
+    carveout: &Arc<Carveout>,
+    wish: Wish,
+    state: RangeState,
+    no_wait: bool,
+) -> Result<Reservation> {
+    match Reservation::clean_as(carveout, wish, state)? {
         Some(reservation) => Ok(reservation),
         // Either it never fits, or it does after a wait.
         None if no_wait => {
             carveout.ranges().lock().find(wish).map_err(errno)?;
             Err(EAGAIN)
         }
-        None => scrubber::clean_now(carveout, wish),
+        None => {
+            let reservation = scrubber::clean_now(carveout, wish)?;
+            reservation.set_state(state);
+            Ok(reservation)
+        }
     }
 }
 
@@ -187,9 +199,9 @@ fn gather(carveout: &Arc<Carveout>, wish: Wish, chunk: u64, no_wait: bool) -> Re
     };
     // CAST: A region's chunks have records in memory.
     let mut others = KVVec::with_capacity(count.saturating_sub(1) as usize, GFP_KERNEL)?;
-    let first = reserve(carveout, each, no_wait)?;
+    let first = reserve(carveout, each, RangeState::Open, no_wait)?;
     for _ in 1..count {
-        let reservation = reserve(carveout, each, no_wait)?;
+        let reservation = reserve(carveout, each, RangeState::Further, no_wait)?;
         others
             .push_within_capacity(reservation)
             .map_err(|_| ENOMEM)?;

@@ -250,11 +250,13 @@ impl Ranges {
         self.tracked.is_empty()
     }
 
-    /// Takes clean memory, in a time that does not depend on how much.
+    /// Takes clean memory, in a time that does not depend on how much, and shows and
+    /// counts it as `state`.
     pub(crate) fn allocate(
         &mut self,
         node: NodeReservation,
         wish: Wish,
+        state: RangeState,
         origin: Origin,
     ) -> Result<PhysRange, AllocError> {
         let range = self.allocator.alloc(Request {
@@ -262,7 +264,7 @@ impl Ranges {
             align: wish.alignment,
             placement: wish.placement,
         })?;
-        Ok(self.track(node, &range, RangeState::Preparing, origin))
+        Ok(self.track(node, &range, state, origin))
     }
 
     /// Takes this very range, which must be free and clean.

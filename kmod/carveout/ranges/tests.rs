@@ -52,7 +52,7 @@ mod ranges {
 
     fn allocate(ranges: &mut Ranges, size: u64) -> Result<Result<PhysRange, AllocError>> {
         let node = NodeReservation::new(GFP_KERNEL)?;
-        Ok(ranges.allocate(node, wish(size), Origin::kernel()))
+        Ok(ranges.allocate(node, wish(size), RangeState::Preparing, Origin::kernel()))
     }
 
     fn take(ranges: &mut Ranges, size: u64) -> Result<Result<Taken, AllocError>> {

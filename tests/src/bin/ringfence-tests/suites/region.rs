@@ -73,6 +73,11 @@ pub const DECLARED: [Declared; 4] = [
     },
 ];
 
+/// Whether a heap is one of a region that Linux does not use otherwise.
+pub fn is_carveout(heap: &str) -> bool {
+    [RECORD, SCATTERED].contains(&heap) || DECLARED.iter().any(|declared| declared.name == heap)
+}
+
 /// Where a heap's region is.
 pub fn of(heap: &str) -> anyhow::Result<PhysicalRange> {
     const FOLDER: &str = "/proc/device-tree/reserved-memory";
