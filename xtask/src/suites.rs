@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Every suite of `cargo xtask test`: where it runs, and under which conditions.
 
+use crate::artefact::devicetree::Board;
 use crate::artefact::kernel::Flavour;
 use crate::vm::Conditions;
 
@@ -61,6 +62,8 @@ pub const HOST: [(&str, HostSuite); 8] = [
 pub struct GuestBoot {
     /// Suites of `ringfence-tests`, in the order in which they run.
     pub suites: &'static [&'static str],
+    /// The machine.
+    pub board: Board,
     /// What is loaded before they run.
     pub conditions: Conditions,
     /// More words for the kernel's command line.
@@ -76,6 +79,7 @@ impl GuestBoot {
     const fn of(suites: &'static [&'static str]) -> Self {
         Self {
             suites,
+            board: Board::Ordinary,
             conditions: DEFAULT,
             bootargs: "",
             kernels: Kernels::Both,
@@ -149,6 +153,14 @@ pub const GUEST: &[GuestBoot] = &[
         // lie upon: without EFI nobody tells it where they are.
         bootargs: "irqchip.gicv3_nolpi=1",
         ..GuestBoot::of(&["kexec"])
+    },
+    GuestBoot {
+        conditions: BARE,
+        ..GuestBoot::of(&["scenario"])
+    },
+    GuestBoot {
+        board: Board::Translated,
+        ..GuestBoot::of(&["iommu"])
     },
     GuestBoot {
         bootargs: "swiotlb=force",

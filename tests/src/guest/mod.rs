@@ -6,6 +6,7 @@ pub mod allocation;
 pub mod child;
 pub mod coherence;
 pub mod control_group;
+pub mod copier;
 pub mod deadline;
 pub mod debug;
 pub mod dma_buf;

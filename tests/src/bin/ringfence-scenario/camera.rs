@@ -31,9 +31,8 @@ const FALLBACK: &str = "system";
 /// Buffers that the camera wants, and bytes of each.
 const BUFFERS: usize = 8;
 const SIZE: u64 = 32 << 20;
-/// A frame: RGB of 24 bits in a buffer of its own.
-const WIDTH: u32 = 3840;
-const HEIGHT: u32 = 2160;
+/// Pixels of a frame: RGB of 24 bits in a buffer of its own.
+pub const FRAME: (u32, u32) = (3840, 2160);
 /// Frames that each buffer takes.
 const ROUNDS: u32 = 2;
 /// What is in a buffer before a frame is.
@@ -49,9 +48,9 @@ struct Place {
     took: Duration,
 }
 
-/// Plays the scenario. An error means that it could not be played to its end; what
+/// Plays the scenario with frames of so many pixels. An error means that it could not be played to its end; what
 /// was seen otherwise is in the report.
-pub fn play() -> anyhow::Result<Report> {
+pub fn play(frame: (u32, u32)) -> anyhow::Result<Report> {
     let mut report = Report::new("A camera starts with the machine");
 
     report.part("From the modules' load to the last buffer");
@@ -82,12 +81,18 @@ pub fn play() -> anyhow::Result<Report> {
     report.promise("what they are", judge(&places, &before));
     report.promise("what they hold", empty(&places));
 
-    report.part("Frames of 3840 x 2160, drawn by V4L2's vivid into these buffers");
+    report.part(format!(
+        "Frames of {} x {}, drawn by V4L2's vivid into these buffers",
+        frame.0, frame.1
+    ));
     for (heap, view, how) in [
         (WANTED, View::Dma, "through DMA"),
         (FALLBACK, View::Kernel, "through the kernel's mapping"),
     ] {
-        report.promise(&format!("{heap}, {how}"), stream(&places, heap, view));
+        report.promise(
+            &format!("{heap}, {how}"),
+            stream(&places, heap, view, frame),
+        );
     }
 
     report.part("After close()");
@@ -204,11 +209,16 @@ fn empty(places: &[Place]) -> anyhow::Result<String> {
 }
 
 /// Has frames drawn into the buffers of one heap, and compares each to the last byte.
-fn stream(places: &[Place], heap: &str, view: View) -> anyhow::Result<String> {
+fn stream(
+    places: &[Place],
+    heap: &str,
+    view: View,
+    (width, height): (u32, u32),
+) -> anyhow::Result<String> {
     let places: Vec<_> = places.iter().filter(|place| place.heap == heap).collect();
     let count = u32::try_from(places.len())?;
     anyhow::ensure!(count > 0, "no buffer of {heap}");
-    let (camera, geometry) = Capture::stream(view, WIDTH, HEIGHT, count)?;
+    let (camera, geometry) = Capture::stream(view, width, height, count)?;
     anyhow::ensure!(geometry.size() <= SIZE, "{geometry:?} is too large");
     let mut mappings = places
         .iter()

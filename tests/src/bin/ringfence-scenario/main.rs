@@ -2,7 +2,7 @@
 
 //! Scenarios that the guest plays, with a report of what was measured:
 //! `ringfence-scenario main JOB.json` decrypts into protected buffers,
-//! `ringfence-scenario camera` has a camera start with the machine.
+//! `ringfence-scenario camera [WIDTH HEIGHT]` has a camera start with the machine.
 //!
 //! Exit status: 0 if everything was as promised, 1 if something was not, 2 for
 //! wrong usage.
@@ -25,11 +25,12 @@ fn main() -> std::process::ExitCode {
     let words: Vec<_> = arguments.iter().map(String::as_str).collect();
     let played = match words.as_slice() {
         ["main", job] => protected::play(job.as_ref()),
-        ["camera"] => camera::play(),
-        _ => {
-            eprintln!("usage: ringfence-scenario main JOB.json | camera");
-            return ExitCode::from(2);
-        }
+        ["camera"] => camera::play(camera::FRAME),
+        ["camera", width, height] => match (width.parse(), height.parse()) {
+            (Ok(width), Ok(height)) => camera::play((width, height)),
+            _ => return usage(),
+        },
+        _ => return usage(),
     };
     match played {
         Ok(report) => report.verdict(),
@@ -38,6 +39,12 @@ fn main() -> std::process::ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+#[cfg(all(feature = "guest", target_arch = "aarch64"))]
+fn usage() -> std::process::ExitCode {
+    eprintln!("usage: ringfence-scenario main JOB.json | camera [WIDTH HEIGHT]");
+    std::process::ExitCode::from(2)
 }
 
 #[cfg(not(all(feature = "guest", target_arch = "aarch64")))]

@@ -47,6 +47,15 @@ pub const TESTS: &[Test] = &[
     ("errors_of_chunks_leave_nothing_behind", failing_chunks),
 ];
 
+/// What needs no device's DMA goes on where all of that is forced through bounce
+/// buffers.
+pub fn bounced() -> &'static [Test] {
+    &[
+        ("mappings_need_no_dma", a_mapping_shows_the_buffer),
+        ("frames_by_the_kernels_mapping_need_none", frames_by_cpu),
+    ]
+}
+
 const PAGE: u64 = 4096;
 const MIB: u64 = 1 << 20;
 
