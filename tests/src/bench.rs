@@ -79,10 +79,17 @@ pub struct MixedFigures {
     pub occupancy: u32,
     /// Threads.
     pub threads: u32,
-    /// Calls that count, of both kinds together.
+    /// Calls in which no interrupt came, of both kinds together.
     pub calls: u64,
-    /// Calls that do not, as another thread ran in them.
+    /// Calls in which one came; what the kernel does then is in their time.
     pub interrupted: u64,
+    /// Instructions of the dearest of these.
+    pub interrupted_max: u64,
+    /// Calls that had to wait, for a lock whose holder was not running; the wait is in no
+    /// figure.
+    pub waited: u64,
+    /// Calls in which another thread was given the processor.
+    pub preempted: u64,
     /// Allocations that were put off, as no clean memory was left, or no run.
     pub put_off: u64,
     /// `RINGFENCE_IOCTL_ALLOC` that does not wait.

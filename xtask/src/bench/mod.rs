@@ -69,6 +69,7 @@ pub fn run(cache: &Cache, options: Options<'_>) -> Result<End> {
         .iter()
         .map(|bound| (bound.name, bound.judge(&report.heaps)))
         .chain(bounds::protection(&report.heaps))
+        .chain(bounds::mixed(&report.heaps))
         .chain(pages::judge(&report.heaps));
     for (name, judged) in judgements {
         within_bounds &= judged.is_ok();
@@ -103,6 +104,7 @@ pub fn gate(cache: &Cache, stack: &Stack) -> Result<Result<Vec<Judgement>, Outco
         .filter(|bound| bound.is_about(guest::OURS))
         .map(|bound| (bound.name, bound.judge(&heaps)))
         .chain(bounds::protection(&heaps))
+        .chain(bounds::mixed(&heaps))
         .chain(pages::judge(&heaps))
         .collect()))
 }

@@ -44,7 +44,7 @@ pub fn render(report: &Report) -> String {
     let conditions = &report.conditions;
     let mut text = format!(
         "Instructions of one call in the guest, the median of many: Linux {}, one boot of QEMU {} \
-         with `-icount {}`, kernel command line `{}`.\n\n",
+         with `-icount {}`, one processor at work, kernel command line `{}`.\n\n",
         report.heaps.kernel, conditions.qemu, conditions.icount, conditions.bootargs
     );
     for (title, call) in [
@@ -165,9 +165,12 @@ fn mixed(text: &mut String, report: &Report) {
     };
     writeln!(
         text,
-        "Mixed sizes in a carveout of {} that is {} % full, {} threads, {} calls: an allocation takes \
-         {} instructions in the median and {} at worst, a release {} and {}. Left out are {} calls in \
-         which another thread ran.\n",
+        "Mixed sizes in a carveout of {} that is {} % full, {} threads, {} calls: an allocation \
+         (`RINGFENCE_IOCTL_ALLOC`) takes {} instructions of its thread in the median and {} at \
+         worst, a release {} and {}. Apart from these are {} calls in which an interrupt came, of \
+         which the dearest took {} with all that the kernel did then. In {} calls another thread \
+         was given the processor; {} waited for a lock that was in the hands of such a thread, \
+         which no figure has.\n",
         show_size(mixed.region),
         mixed.occupancy,
         mixed.threads,
@@ -177,6 +180,9 @@ fn mixed(text: &mut String, report: &Report) {
         grouped(mixed.close.median),
         grouped(mixed.close.max),
         grouped(mixed.interrupted),
+        grouped(mixed.interrupted_max),
+        grouped(mixed.preempted),
+        grouped(mixed.waited),
     )
     .expect("writing to a String succeeds");
 }

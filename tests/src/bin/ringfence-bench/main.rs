@@ -10,7 +10,8 @@
 //! `touch:HEAP,HEAP…` for what it costs a process to use a buffer.
 //!
 //! Prints one JSON document, see [`ringfence_tests::bench`]. The machine must
-//! have been booted so that its time counts instructions. Exit status: 0, 1 when
+//! have been booted so that its time counts instructions; it is left with one
+//! processor. Exit status: 0, 1 when
 //! something failed, 2 for wrong usage.
 
 #[cfg(all(feature = "guest", target_arch = "aarch64"))]
@@ -85,12 +86,9 @@ impl<'a> Work<'a> {
 fn measure(work: &Work<'_>) -> anyhow::Result<()> {
     use ringfence_tests::bench::Figures;
     use rustix::system::uname;
-    use rustix::thread::{sched_setaffinity, CpuSet};
 
-    // Before calibration: an interrupt, and a move to another CPU, cost instructions, too.
-    let mut last = CpuSet::new();
-    last.set(std::thread::available_parallelism()?.get() - 1);
-    sched_setaffinity(None, &last)?;
+    // Before calibration: what others do meanwhile counts, too.
+    stay_alone()?;
     let counter = counter::calibrate()?;
     // Those that leave the machine as it was come first.
     let figures = Figures {
@@ -122,6 +120,23 @@ fn measure(work: &Work<'_>) -> anyhow::Result<()> {
         counter,
     };
     println!("{}", serde_json::to_string(&figures)?);
+    Ok(())
+}
+
+/// Switches off all processors but the first: they would share the clock that counts.
+///
+/// Those that the kernel was told never to start would not do: firmware has them spin.
+#[cfg(all(feature = "guest", target_arch = "aarch64"))]
+fn stay_alone() -> anyhow::Result<()> {
+    use anyhow::Context;
+
+    for number in 1.. {
+        let path = format!("/sys/devices/system/cpu/cpu{number}/online");
+        if !std::path::Path::new(&path).exists() {
+            break;
+        }
+        std::fs::write(&path, "0").with_context(|| path.clone())?;
+    }
     Ok(())
 }
 
