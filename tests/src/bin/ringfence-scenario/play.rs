@@ -297,7 +297,8 @@ fn zeros(ranges: &[PhysicalRange]) -> anyhow::Result<String> {
     Ok(format!("zeros, all {total} bytes of them"))
 }
 
-fn as_before(before: &HeapInfo) -> anyhow::Result<String> {
+/// Fails unless a heap is as it was, and all of it free.
+pub fn as_before(before: &HeapInfo) -> anyhow::Result<String> {
     let after = heap_info(&before.name)?;
     anyhow::ensure!(after == *before, "{after:?}, not {before:?}");
     anyhow::ensure!(after.protected_bytes == 0, "{after:?}");

@@ -35,6 +35,7 @@ mod soak;
 mod stale;
 mod system;
 mod tee;
+mod video;
 
 use std::env;
 use std::fs;
@@ -265,6 +266,11 @@ const SUITES: &[Suite] = &[
         name: "kexec",
         boot: Boot::Images,
         tests: Tests::Fixed(kexec::TESTS),
+    },
+    Suite {
+        name: "video",
+        boot: Boot::Default,
+        tests: Tests::Fixed(video::TESTS),
     },
     Suite {
         name: "soak",
