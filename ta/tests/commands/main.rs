@@ -5,3 +5,4 @@
 mod content;
 mod model;
 mod protection;
+mod samples;

@@ -45,7 +45,7 @@ pub fn declare(
         Build::Test => "optee,test-commands",
         Build::Product => "optee",
     };
-    let key = provisioning_key(plan.cache())?;
+    let key = factory_key(plan.cache())?;
     let step = plan
         .step(&build.name("ta"))
         .needs(&kit.step)
@@ -78,7 +78,7 @@ pub fn declare(
                 rustflags: "",
                 environment: &[
                     ("TA_DEV_KIT_DIR", &kit),
-                    ("RINGFENCE_PROVISIONING_KEY_FILE", &key),
+                    ("RINGFENCE_FACTORY_KEY_FILE", &key),
                 ],
             },
         )?;
@@ -169,9 +169,9 @@ pub fn declare_foreign(
     Ok(ForeignApplication { step })
 }
 
-/// The file with this machine's provisioning key: 32 random bytes, made once.
-pub fn provisioning_key(cache: &Cache) -> Result<PathBuf> {
-    let path = cache.subdirectory("keys")?.join("provisioning.key");
+/// The file with the factory key of this cache's applications: 32 random bytes, made once.
+pub fn factory_key(cache: &Cache) -> Result<PathBuf> {
+    let path = cache.subdirectory("keys")?.join("factory.key");
     if fs::metadata(&path).is_ok_and(|file| file.len() == 32) {
         return Ok(path);
     }

@@ -62,6 +62,12 @@ pub enum Command {
         #[arg(long)]
         show_handle: bool,
     },
+    /// Bring the device key that licences are sealed under; the trusted application
+    /// keeps it in secure storage.
+    Provision {
+        /// The device key, sealed for the trusted application.
+        file: PathBuf,
+    },
     /// Decrypt a file into a new protected buffer, in the secure world.
     Decrypt {
         /// The file: AES-128-CTR ciphertext.

@@ -15,7 +15,7 @@ use ringfence::control::Control;
 use ringfence::error::Error;
 use ringfence::fallback::Allocator;
 use ringfence::heap;
-use ringfence::proto::message::{self, Licence};
+use ringfence::proto::message::{self, Licence, Provision};
 use ringfence::status::Status;
 
 use crate::args::{Args, BufferName, Command, Hold};
@@ -81,6 +81,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
             hold(how_long);
             Ok(())
         }
+        Command::Provision { file } => provision(&read_provision(file)?),
         Command::Status => {
             show::status(&Status::read()?, args.json);
             Ok(())
@@ -130,11 +131,18 @@ fn take(name: BufferName) -> Result<Buffer, Error> {
 }
 
 fn read_licence(path: &Path) -> Result<Licence, Error> {
-    let bytes = fs::read(path).map_err(|source| Error::Read {
+    message::decode(&read(path)?).map_err(Error::Licence)
+}
+
+fn read_provision(path: &Path) -> Result<Provision, Error> {
+    message::decode(&read(path)?).map_err(Error::Provision)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    fs::read(path).map_err(|source| Error::Read {
         path: path.to_owned(),
         source,
-    })?;
-    message::decode(&bytes).map_err(Error::Licence)
+    })
 }
 
 fn open(path: &Path) -> Result<(File, u64), Error> {
@@ -189,6 +197,16 @@ fn decrypt(
     _counter: [u8; 16],
 ) -> Result<(Buffer, Decrypted), Error> {
     open(file)?;
+    Err(Error::WithoutTee)
+}
+
+#[cfg(all(feature = "tee", target_arch = "aarch64"))]
+fn provision(provision: &Provision) -> Result<(), Error> {
+    ringfence::secure::SecureSession::open()?.provision(provision)
+}
+
+#[cfg(not(all(feature = "tee", target_arch = "aarch64")))]
+fn provision(_provision: &Provision) -> Result<(), Error> {
     Err(Error::WithoutTee)
 }
 
