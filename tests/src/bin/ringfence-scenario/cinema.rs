@@ -22,6 +22,32 @@ pub struct Ending {
     pub complaint: String,
 }
 
+/// Plays a film at its own rate, without stops.
+pub fn at_its_rate(folder: &Path, screening: &Screening) -> anyhow::Result<Ending> {
+    let output = command(folder, screening, &screening.licence)
+        .args(["--fps", "auto"])
+        .output()
+        .context("ringfence play")?;
+    Ok(Ending {
+        status: output.status,
+        output: String::from_utf8_lossy(&output.stdout).into_owned(),
+        complaint: String::from_utf8_lossy(&output.stderr).into_owned(),
+    })
+}
+
+fn command(folder: &Path, screening: &Screening, licence: &Path) -> Command {
+    let mut command = Command::new("ringfence");
+    command
+        .arg("play")
+        .arg(folder.join(&screening.film))
+        .arg("--provision")
+        .arg(folder.join(&screening.provision))
+        .arg("--licence")
+        .arg(folder.join(licence))
+        .args(["--display", ringfence_tests::guest::display::PATH]);
+    command
+}
+
 /// A film that is being played.
 pub struct Player {
     child: Child,
@@ -30,19 +56,13 @@ pub struct Player {
 }
 
 impl Player {
-    /// Begins to play a film with a licence.
+    /// Begins to play a film with a licence: every picture, as fast as it goes, with
+    /// stops at some.
     pub fn start(folder: &Path, screening: &Screening, licence: &Path) -> anyhow::Result<Self> {
         let pauses: Vec<String> = screening.pauses.iter().map(u32::to_string).collect();
-        let mut child = Command::new("ringfence")
-            .arg("play")
-            .arg(folder.join(&screening.film))
-            .arg("--provision")
-            .arg(folder.join(&screening.provision))
-            .arg("--licence")
-            .arg(folder.join(licence))
-            .args(["--display", ringfence_tests::guest::display::PATH])
+        let mut child = command(folder, screening, licence)
             .args(["--pause-at", &pauses.join(",")])
-            .args(["--fps", "auto", "--report", "json"])
+            .args(["--fps", "max"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -64,7 +84,7 @@ impl Player {
 
     /// Waits until a picture is on the screen, and the film stands still.
     pub fn until(&mut self, frame: u32) -> anyhow::Result<()> {
-        let expected = format!("frame {frame} shown");
+        let expected = format!("paused at {frame}");
         loop {
             let mut line = String::new();
             if self.output.read_line(&mut line)? == 0 {

@@ -21,7 +21,7 @@ use ringfence_tests::screening::{self, Screening, Seen, Sight, LIKENESS, SEEN};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
 
-use crate::cinema::{Ending, Player};
+use crate::cinema::{self, Ending, Player};
 use crate::play::as_before;
 use crate::report::Report;
 
@@ -50,6 +50,10 @@ pub fn play(path: &Path) -> anyhow::Result<Report> {
             screening.frames, screening.width, screening.height
         ),
     );
+
+    report.part("At its own rate");
+    let ending = cinema::at_its_rate(folder, &screening)?;
+    report.promise("player", summary(&ending));
 
     let mut player = Player::start(folder, &screening, &screening.licence)?;
     let mut seen = Seen::default();
