@@ -10,6 +10,8 @@ use ringfence_proto::command::result;
 use rustix::io::Errno;
 
 use crate::fallback::{PolicyError, Refused};
+use crate::play::boxes::BoxError;
+use crate::play::player::PlayError;
 use crate::profile::ProfileError;
 
 /// A failure of the library.
@@ -114,6 +116,17 @@ pub enum Error {
     /// A device key that is no message of this protocol.
     #[error("this is no sealed device key: {0}")]
     Provision(ringfence_proto::message::DecodeError),
+    /// A film that can't be read.
+    #[error("{path}: {error}")]
+    Film {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        error: BoxError,
+    },
+    /// A film, or a request, that can't be played.
+    #[error("{0}")]
+    Play(#[from] PlayError),
     /// There is no TEE device, or no such trusted application.
     #[error("there is no trusted application to talk to: load the module optee, and see the kernel log for whether OP-TEE carries Ringfence's")]
     NoSecureWorld,

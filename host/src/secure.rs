@@ -12,13 +12,12 @@ use optee_teec::{
     Context, Operation, Param, ParamNone, ParamTmpRef, ParamType, ParamValue, Session, Uuid,
 };
 use ringfence_proto::command::{self, join, result, split};
-use ringfence_proto::message::{
-    self, Decrypt, DecryptSample, Info, KeyId, Licence, Message, Provision,
-};
+use ringfence_proto::message::{self, DecryptSample, Info, KeyId, Licence, Message, Provision};
 
 use crate::buffer::Handle;
 use crate::content::{Pieces, BLOCK, DEFAULT_PIECE};
 use crate::error::Error;
+use crate::play::player::Decrypt;
 
 /// An open session to the trusted application.
 pub struct SecureSession {
@@ -161,7 +160,7 @@ impl SecureSession {
         while let Some(piece) = pieces.next_piece().map_err(Error::Ciphertext)? {
             // An offset that wraps around can't be right: the largest one is
             // as far outside any buffer.
-            let request = Decrypt {
+            let request = message::Decrypt {
                 key_id: encryption.key_id,
                 counter: piece.counter,
                 offset: offset.saturating_add(piece.offset),
@@ -178,10 +177,10 @@ impl SecureSession {
     fn decrypt_piece(
         &mut self,
         handle: Handle,
-        request: &Decrypt,
+        request: &message::Decrypt,
         ciphertext: &[u8],
     ) -> Result<u64, Error> {
-        let mut buffer = [0; Decrypt::MAX_SIZE];
+        let mut buffer = [0; message::Decrypt::MAX_SIZE];
         let message = encode(request, &mut buffer);
         let (high, low) = split(handle.raw());
         let mut operation = Operation::new(
@@ -220,6 +219,17 @@ impl SecureSession {
         self.invoke("decrypt a sample", command::DECRYPT_SAMPLE, &mut operation)?;
         let written = operation.parameters().3;
         Ok(join(written.a(), written.b()))
+    }
+}
+
+impl Decrypt for SecureSession {
+    fn decrypt_sample(
+        &mut self,
+        handle: Handle,
+        request: &DecryptSample,
+        sample: &[u8],
+    ) -> Result<u64, Error> {
+        SecureSession::decrypt_sample(self, handle, request, sample)
     }
 }
 

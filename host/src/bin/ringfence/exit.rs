@@ -33,6 +33,7 @@ fn number(error: &Error) -> u8 {
         | Error::WithoutTee => 3,
         Error::Foreign | Error::NotProtected { .. } => 5,
         Error::Licence(_) | Error::Provision(_) => 5,
+        Error::Film { .. } | Error::Play(_) => 5,
         Error::Malformed(_) | Error::Sync { .. } => 5,
         Error::Policy(_) | Error::Profile { .. } => 2,
         Error::Allocation { reason, .. } => of_allocation(reason),

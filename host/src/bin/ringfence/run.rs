@@ -19,6 +19,7 @@ use ringfence::proto::message::{self, Licence, Provision};
 use ringfence::status::Status;
 
 use crate::args::{Args, BufferName, Command, Hold};
+use crate::play;
 use crate::show::{self, Allocated, AnyHeap, Decrypted, Shown};
 
 /// Carries out a command line.
@@ -81,6 +82,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
             hold(how_long);
             Ok(())
         }
+        Command::Play(what) => play::play(what, args.json),
         Command::Provision { file } => provision(&read_provision(file)?),
         Command::Status => {
             show::status(&Status::read()?, args.json);
@@ -130,11 +132,13 @@ fn take(name: BufferName) -> Result<Buffer, Error> {
     Buffer::of_process(name.pid.unwrap_or_else(process::id), name.fd)
 }
 
-fn read_licence(path: &Path) -> Result<Licence, Error> {
+/// Reads a licence.
+pub fn read_licence(path: &Path) -> Result<Licence, Error> {
     message::decode(&read(path)?).map_err(Error::Licence)
 }
 
-fn read_provision(path: &Path) -> Result<Provision, Error> {
+/// Reads a sealed device key.
+pub fn read_provision(path: &Path) -> Result<Provision, Error> {
     message::decode(&read(path)?).map_err(Error::Provision)
 }
 
@@ -145,7 +149,8 @@ fn read(path: &Path) -> Result<Vec<u8>, Error> {
     })
 }
 
-fn open(path: &Path) -> Result<(File, u64), Error> {
+/// Opens a file, and says how many bytes it has.
+pub fn open(path: &Path) -> Result<(File, u64), Error> {
     let failed = |source| Error::Read {
         path: path.to_owned(),
         source,
