@@ -69,6 +69,8 @@ pub struct GuestBoot {
     pub kernels: Kernels,
     /// Whether the guest finds in its share what it was booted from: `Image` and `initramfs`.
     pub images: bool,
+    /// Whether it finds there a film that is played before witnesses.
+    pub screening: bool,
 }
 
 impl GuestBoot {
@@ -80,6 +82,7 @@ impl GuestBoot {
             bootargs: "",
             kernels: Kernels::Both,
             images: false,
+            screening: false,
         }
     }
 }
@@ -119,7 +122,10 @@ pub const GUEST: &[GuestBoot] = &[
     GuestBoot::of(&["faults"]),
     GuestBoot::of(&["attacks", "lifecycle"]),
     GuestBoot::of(&["soak", "fuzz"]),
-    GuestBoot::of(&["video", "heaps", "protect", "tee", "access", "modules"]),
+    GuestBoot {
+        screening: true,
+        ..GuestBoot::of(&["video", "heaps", "protect", "tee", "access", "modules"])
+    },
     GuestBoot::of(&[
         "dmabuf",
         "command",

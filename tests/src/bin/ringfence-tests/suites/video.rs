@@ -4,14 +4,17 @@
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd, AsRawFd};
+use std::process::Command;
 
 use ringfence::buffer::Buffer;
 use ringfence_tests::guest::display::{self, Display, Host, Look, Show, PATH};
 use ringfence_tests::guest::mapping::Mapping;
 use ringfence_tests::guest::memory::{expect_killed, expect_zero};
+use ringfence_tests::guest::search::{self, Planted};
 use ringfence_tests::guest::ta::{expect_done, Ta};
 use ringfence_tests::guest::{allocation, debug, expect_errno, heap_info, module};
 use ringfence_tests::host_port::digest;
+use ringfence_tests::needles::{Keys, Set};
 use rustix::io::Errno;
 
 use super::protect::handle;
@@ -29,6 +32,11 @@ pub const TESTS: &[Test] = &[
     ("one_clients_end_leaves_anothers_picture", two_clients),
     ("a_display_unbound_while_showing_lets_go", unbound),
     ("wrong_pictures_are_refused_and_change_nothing", refused),
+    ("a_search_finds_what_was_planted", planted_needles),
+    (
+        "an_encrypted_film_is_on_the_screen_and_nowhere_else",
+        screening,
+    ),
 ];
 
 const WIDTH: u32 = 320;
@@ -346,4 +354,43 @@ fn refused() -> anyhow::Result<()> {
     let long = allocation::ioctl_sized(&display.0, 0xB7, 0, &mut [0; 40]);
     expect_errno(long, Errno::NOTTY, "a longer structure")?;
     expect_look(look, "after all that")
+}
+
+/// Needles in memory of all kinds are found.
+fn planted_needles() -> anyhow::Result<()> {
+    let mut set = Set::new(Keys {
+        mask: 0x8e7f_26d1_93b0_5ac4,
+        factor: 0x2545_f491_4f6c_dd1d,
+        weights: [0x9fb2_1c65_1e98_df25, 0xd6e8_feb8_6659_fd93],
+    });
+    let planted = Planted::plant()?;
+    let places = planted.add_to(&mut set);
+    let findings = search::search(&set, &search::open_memory()?)?;
+    for (thing, name) in places {
+        let found = findings.of(&set, thing);
+        // The search itself leaves traces of what it has found.
+        anyhow::ensure!(found >= 1, "not found: {name}");
+    }
+    println!(
+        "{} MiB searched in {:.1} s",
+        findings.bytes >> 20,
+        findings.took.as_secs_f64()
+    );
+    drop(planted);
+    Ok(())
+}
+
+/// The scenario `video`, with a short film.
+fn screening() -> anyhow::Result<()> {
+    let output = Command::new("ringfence-scenario")
+        .args(["video", "/mnt/share/screening.json"])
+        .output()?;
+    anyhow::ensure!(
+        output.status.success(),
+        "{}:\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
 }
