@@ -56,8 +56,8 @@ const FILM: Format = Format {
     quality: 4,
 };
 
-/// The film that is played before witnesses: eight seconds.
-const FEATURE: Format = Format { count: 96, ..FILM };
+/// The film that is played before witnesses: all five seconds of the clip.
+const FEATURE: Format = Format { count: 60, ..FILM };
 
 /// Every step of one build of the stack.
 pub struct Stack {

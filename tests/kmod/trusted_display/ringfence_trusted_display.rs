@@ -88,12 +88,12 @@ impl MiscDevice for OpenFile {
         Ok(KBox::new(Self(Client::new(display)), GFP_KERNEL)?.into())
     }
 
-    fn ioctl(file: Pin<&Self>, _file: &File, command: u32, address: usize) -> Result<isize> {
+    fn ioctl(this: Pin<&Self>, _file: &File, command: u32, address: usize) -> Result<isize> {
         if command != SHOW {
             return Err(ENOTTY);
         }
         let mut reader = UserSlice::new(UserPtr::from_addr(address), size_of::<Show>()).reader();
-        file.0.show(&reader.read()?)?;
+        this.0.show(&reader.read()?)?;
         Ok(0)
     }
 }

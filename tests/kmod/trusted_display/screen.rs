@@ -91,7 +91,10 @@ impl Screen {
 /// Keeps a buffer that the screen may look at.
 fn keep_for_ever(shown: Option<Shown>) {
     if let Some(shown) = shown {
-        pr_err!("a buffer of {} bytes is kept for ever\n", shown.buffer.size());
+        pr_err!(
+            "a buffer of {} bytes is kept for ever\n",
+            shown.buffer.size()
+        );
         core::mem::forget(shown);
     }
 }

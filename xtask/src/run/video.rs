@@ -15,7 +15,7 @@ use crate::stack::Stack;
 use crate::vm::{self, Boot, Outcome, Task, Verdict};
 
 /// Pictures at which the film is stopped.
-const PAUSES: [u32; 4] = [12, 36, 60, 90];
+const PAUSES: [u32; 4] = [10, 24, 40, 56];
 
 /// Builds what is missing, makes the film, boots, plays it, and puts the pictures together on a page.
 pub fn run(cache: &Cache, stack: &Stack, output: Option<&Path>) -> Result<Outcome> {

@@ -65,6 +65,8 @@ pub fn play(path: &Path) -> anyhow::Result<Report> {
         memory.extend(sight.memory.iter().copied());
         seen.sights.push(sight);
         if number == 0 {
+            let last = screening.pauses[screening.pauses.len() - 1];
+            report.promise("the same, against another", other(&mut host, frame, last));
             attack(&player, &mut report);
             search(&screening, &mut set, &mut host, &player, &mut report)?;
         }
@@ -144,6 +146,13 @@ fn look(
     };
     report.promise("/dev/mem, the film's memory", outcome);
     Ok(sight)
+}
+
+/// The comparison can fail: a picture is not like another of the same film.
+fn other(host: &mut Host, frame: u32, another: u32) -> anyhow::Result<String> {
+    let psnr = host.compare(&Screening::picture(frame), &Screening::original(another))?;
+    anyhow::ensure!(psnr < LIKENESS, "{psnr:.1} dB from picture {another}");
+    Ok(format!("{psnr:.1} dB from picture {another}"))
 }
 
 fn attack(player: &Player, report: &mut Report) {
