@@ -5,13 +5,16 @@
 
 use ringfence_proto::command::RangeRecord;
 use ringfence_proto::firewall::LedgerRecord;
-use ringfence_proto::message::{decode, encode, Decrypt, DigestRequest, Info, Licence, Message};
+use ringfence_proto::message::{
+    decode, encode, Decode, Decrypt, DigestRequest, Info, Licence, Message,
+};
 
 /// Reads `bytes` as everything that the protocol has.
 pub fn every_reader(bytes: &[u8]) {
     one_encoding::<Info>(bytes);
     one_encoding::<Licence>(bytes);
     one_encoding::<Decrypt>(bytes);
+    one_encoding::<Decode>(bytes);
     one_encoding::<DigestRequest>(bytes);
     for record in RangeRecord::parse(bytes) {
         assert_eq!(RangeRecord::from_le_bytes(&record.to_le_bytes()), record);
