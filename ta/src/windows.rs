@@ -75,28 +75,6 @@ pub struct Span {
 }
 
 impl Span {
-    /// The one window that covers all of the span.
-    ///
-    /// # Errors
-    ///
-    /// [`Refusal::OutOfBounds`] if it would have more than `largest` bytes.
-    pub fn window(&self, largest: u64) -> Result<Window, Refusal> {
-        let skip = self.start % PAGE;
-        let start = self.start - skip;
-        // The page of the span's last byte ends within its range: the sum does
-        // not overflow.
-        let size = (self.end - start).div_ceil(PAGE) * PAGE;
-        if size > largest {
-            return Err(Refusal::OutOfBounds);
-        }
-        Ok(Window {
-            start,
-            size,
-            skip,
-            length: self.end - self.start,
-        })
-    }
-
     /// Windows of at most `largest` bytes that cover the span, in order.
     ///
     /// No window crosses a multiple of `largest`, so that a long span is
@@ -114,6 +92,29 @@ impl Span {
             next: self.start,
             end: self.end,
             largest,
+        })
+    }
+}
+
+impl Span {
+    /// The one window that covers the span, wherever its boundaries lie.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::OutOfBounds`] if it would have more than `largest` bytes.
+    pub fn window(&self, largest: u64) -> Result<Window, Refusal> {
+        let skip = self.start % PAGE;
+        let length = self.end - self.start;
+        // The page of the span's last byte ends within its range: no overflow.
+        let size = (skip + length).div_ceil(PAGE) * PAGE;
+        if size > largest {
+            return Err(Refusal::OutOfBounds);
+        }
+        Ok(Window {
+            start: self.start - skip,
+            size,
+            skip,
+            length,
         })
     }
 }
@@ -232,6 +233,23 @@ mod tests {
     }
 
     #[test]
+    fn one_window_covers_what_fits_wherever_it_lies() {
+        let range = range(0x8000_0000, 8 * MIB);
+        let window = |offset, length| range.span(offset, length).expect("inside").window(MIB);
+        let expected = Window {
+            start: 0x801f_f000,
+            size: 2 * PAGE,
+            skip: PAGE - 5,
+            length: 10,
+        };
+        assert_eq!(window(2 * MIB - 5, 10), Ok(expected));
+        assert_eq!(window(MIB, MIB).map(|window| window.size), Ok(MIB));
+        assert_eq!(window(PAGE + 1, MIB - 1).map(|window| window.size), Ok(MIB));
+        assert_eq!(window(PAGE - 1, MIB), Err(Refusal::OutOfBounds));
+        assert_eq!(window(0, MIB + 1), Err(Refusal::OutOfBounds));
+    }
+
+    #[test]
     fn one_byte_is_one_page() {
         let span = range(0x8000_0000, PAGE).span(PAGE - 1, 1).expect("inside");
         let mut windows = span.windows(PAGE).expect("window size");
@@ -245,24 +263,6 @@ mod tests {
             })
         );
         assert_eq!(windows.next(), None);
-    }
-
-    #[test]
-    fn one_window_covers_a_span_or_none_does() {
-        let range = range(0x8000_0000, 8 * MIB);
-        let window = |offset, length| range.span(offset, length).expect("inside").window(4 * MIB);
-        assert_eq!(
-            window(3 * MIB + 5, 4 * MIB - PAGE),
-            Ok(Window {
-                start: 0x8030_0000,
-                size: 4 * MIB,
-                skip: 5,
-                length: 4 * MIB - PAGE
-            })
-        );
-        assert!(window(PAGE, 4 * MIB).is_ok());
-        assert_eq!(window(0, 4 * MIB + 1), Err(Refusal::OutOfBounds));
-        assert_eq!(window(1, 4 * MIB), Err(Refusal::OutOfBounds));
     }
 
     #[test]

@@ -3,5 +3,6 @@
 //! The commands of the trusted application over a model of the firewall.
 
 mod content;
+mod decoder;
 mod model;
 mod protection;
