@@ -10,6 +10,7 @@
 //! | [`fallback`] | allocation from the first of several heaps that has room |
 //! | [`profile`] | which heaps those are, in a file of the board's |
 //! | [`buffer`] | an owned dma-buf, and what the driver says of any dma-buf |
+//! | [`play`] | playing an encrypted film |
 //! | [`content`] | cutting content into decrypt commands (pure) |
 //! | `secure` | the trusted application's client (feature `tee`, aarch64) |
 //! | [`status`] | the whole picture: heaps and secure world |
@@ -32,6 +33,7 @@ pub mod control;
 pub mod error;
 pub mod fallback;
 pub mod heap;
+pub mod play;
 pub mod profile;
 pub mod request;
 #[cfg(all(feature = "tee", target_arch = "aarch64"))]

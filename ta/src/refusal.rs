@@ -30,8 +30,15 @@ pub enum Refusal {
     OutOfBounds,
     /// Content that does not come from the normal world.
     NotShared,
-    /// The licence is not sealed with the provisioning key.
+    /// The licence is not sealed with the device key, or the device key not with
+    /// the factory key.
     Forged,
+    /// There is no device key yet.
+    NotProvisioned,
+    /// The licence's last second has passed.
+    Expired,
+    /// Another device key that is no newer than the stored one.
+    RolledBack,
     /// No room for another range, key or session.
     Full,
     /// The client's buffer is smaller than this many bytes.
@@ -56,6 +63,9 @@ impl Refusal {
             Self::UnknownCommand => result::NOT_SUPPORTED,
             Self::UnknownHandle | Self::UnknownKey => result::ITEM_NOT_FOUND,
             Self::Forged => result::MAC_INVALID,
+            Self::NotProvisioned => result::NOT_PROVISIONED,
+            Self::Expired => result::EXPIRED,
+            Self::RolledBack => result::ROLLED_BACK,
             Self::Full => result::OUT_OF_MEMORY,
             Self::ShortBuffer(_) => result::SHORT_BUFFER,
             Self::Entropy | Self::Firewall => result::GENERIC,
@@ -77,7 +87,10 @@ impl fmt::Display for Refusal {
             Self::UseCase => f.write_str("not allowed for this use case"),
             Self::OutOfBounds => f.write_str("no bytes, or bytes outside the range"),
             Self::NotShared => f.write_str("content is not in memory of the normal world"),
-            Self::Forged => f.write_str("licence does not authenticate"),
+            Self::Forged => f.write_str("key does not authenticate"),
+            Self::NotProvisioned => f.write_str("no device key"),
+            Self::Expired => f.write_str("licence has ended"),
+            Self::RolledBack => f.write_str("device key is not newer"),
             Self::Full => f.write_str("no room"),
             Self::ShortBuffer(needed) => write!(f, "buffer too small, {needed} bytes needed"),
             Self::Entropy => f.write_str("random numbers repeat"),

@@ -9,6 +9,7 @@
 //!   plaintext lies anywhere in the machine's memory.
 //! * [`attacks`], [`bad_cases`]: what the suites try, as tables.
 //! * [`bench`]: the figures that `ringfence-bench` prints.
+//! * [`content`]: keys, licences and films that the host prepares for tests.
 //! * [`foreign`]: the trusted application that has no business here.
 //! * `guest` (feature `guest`, aarch64): looking at a system from below: raw
 //!   ioctls, physical memory, the trusted application's raw commands.
@@ -16,6 +17,7 @@
 pub mod attacks;
 pub mod bad_cases;
 pub mod bench;
+pub mod content;
 pub mod differences;
 pub mod foreign;
 #[cfg(all(feature = "guest", target_arch = "aarch64"))]

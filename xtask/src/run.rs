@@ -19,7 +19,7 @@ pub fn run(cache: &Cache) -> Result<Outcome> {
     let stack = Stack::declare(cache, Flavour::Plain, Build::Test)?;
     stack.build_for_content()?;
     let directory = vm::run_directory(cache)?;
-    let content = content::prepare(cache, &stack.clip, &directory.join("share"))?;
+    let content = content::prepare(cache, &stack, &directory.join("share"))?;
     let command = ["ringfence-scenario", "main", "/mnt/share/job.json"];
     let mut boot = Boot::of(
         Task::Command(command.map(str::to_owned).to_vec()),

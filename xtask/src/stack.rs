@@ -23,6 +23,7 @@ use crate::artefact::tf_a::{self, Firmware};
 use crate::artefact::userland;
 use crate::cache::Cache;
 use crate::engine::{Plan, Step};
+use crate::film::{self, Format, Pictures};
 use crate::host;
 use crate::rust::Toolchain;
 use crate::versions::Versions;
@@ -46,6 +47,15 @@ impl Build {
     }
 }
 
+/// The film that tests play: two seconds, small enough to be played many times.
+const FILM: Format = Format {
+    width: 640,
+    height: 360,
+    rate: 12,
+    count: 24,
+    quality: 4,
+};
+
 /// Every step of one build of the stack.
 pub struct Stack {
     /// The plan that has the steps.
@@ -64,6 +74,8 @@ pub struct Stack {
     pub linux: Source,
     /// What the main job plays.
     pub clip: Clip,
+    /// A short film, for tests.
+    pub film: Pictures,
     /// A build of the modules by Clippy.
     pub modules_clippy: Step,
     parts: Vec<(&'static str, Step)>,
@@ -83,6 +95,7 @@ impl Stack {
         let kbuild = Kbuild::declare(&mut plan, &host, &versions, linux.clone(), &library)?;
         let kernel = kbuild.declare_kernel(&mut plan, flavour)?;
         let clip = clip::declare(&mut plan, &versions.clip)?;
+        let film = film::declare(&mut plan, "film", &clip, FILM)?;
         let userland = userland::declare(&mut plan, &apt, &versions)?;
         let devicetree = devicetree::declare(&mut plan, workspace)?;
         let dtschema = dtschema::declare(&mut plan, &versions.host.dtschema)?;
@@ -151,6 +164,7 @@ impl Stack {
             initramfs,
             linux,
             clip,
+            film,
             modules_clippy,
             parts,
         })
@@ -189,7 +203,7 @@ impl Stack {
     /// Builds what a boot takes, and fetches the content that is played in it.
     pub fn build_for_content(&self) -> Result<()> {
         let mut steps = self.boot_steps();
-        steps.push(&self.clip.step);
+        steps.extend([&self.clip.step, &self.film.step]);
         self.plan.execute(&steps)
     }
 

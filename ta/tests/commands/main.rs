@@ -6,3 +6,4 @@ mod content;
 mod decoder;
 mod model;
 mod protection;
+mod samples;

@@ -93,10 +93,10 @@ impl ModelFirewall {
     /// The bytes at a physical address.
     pub fn bytes(&self, start: u64, length: u64) -> Vec<u8> {
         let model = self.0.borrow();
-        let all = model.memory.iter().flat_map(|word| word.to_ne_bytes());
-        all.skip((start - BASE) as usize)
-            .take(length as usize)
-            .collect()
+        let skip = (start - BASE) as usize;
+        let words = &model.memory[skip / 8..];
+        let all = words.iter().flat_map(|word| word.to_ne_bytes());
+        all.skip(skip % 8).take(length as usize).collect()
     }
 
     /// Where the byte at a physical address is.

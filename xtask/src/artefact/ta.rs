@@ -80,10 +80,7 @@ pub fn declare(
         uuid: TA_UUID_TEXT,
         features: features(build),
         sources: &["ta/src", "ta/build.rs", "ta/Cargo.toml"],
-        files: vec![(
-            "RINGFENCE_PROVISIONING_KEY_FILE",
-            provisioning_key(plan.cache())?,
-        )],
+        files: vec![("RINGFENCE_FACTORY_KEY_FILE", factory_key(plan.cache())?)],
         signed: false,
     };
     application.declare(plan, workspace, library, kit)
@@ -213,9 +210,9 @@ impl Application {
     }
 }
 
-/// The file with this machine's provisioning key: 32 random bytes, made once.
-pub fn provisioning_key(cache: &Cache) -> Result<PathBuf> {
-    let path = cache.subdirectory("keys")?.join("provisioning.key");
+/// The file with the factory key of this cache's applications: 32 random bytes, made once.
+pub fn factory_key(cache: &Cache) -> Result<PathBuf> {
+    let path = cache.subdirectory("keys")?.join("factory.key");
     if fs::metadata(&path).is_ok_and(|file| file.len() == 32) {
         return Ok(path);
     }

@@ -25,7 +25,7 @@ pub fn run(
     page: &Page,
 ) -> Result<Counts> {
     let directory = vm::run_directory(cache)?;
-    let content = content::prepare(cache, &stack.clip, &directory.join("share"))?;
+    let content = content::prepare(cache, stack, &directory.join("share"))?;
     if boot.images {
         copy_images(stack, &content.directory)?;
     }
@@ -113,7 +113,7 @@ pub fn run_latency(cache: &Cache, stack: &Stack, page: &Page) -> Result<Counts> 
 /// Makes faults on purpose; each test of `proof` passes when the run ends because of its own.
 pub fn prove(cache: &Cache, stack: &Stack, proof: &Proof, page: &Page) -> Result<Counts> {
     let directory = vm::run_directory(cache)?;
-    let content = content::prepare(cache, &stack.clip, &directory.join("share"))?;
+    let content = content::prepare(cache, stack, &directory.join("share"))?;
     let (sink, _) = page.recorder();
     let outcome = vm::boot(
         stack,

@@ -31,7 +31,9 @@ fn number(error: &Error) -> u8 {
         | Error::Read { .. }
         | Error::NoSecureWorld
         | Error::WithoutTee => 3,
-        Error::Foreign | Error::NotProtected { .. } | Error::Licence(_) => 5,
+        Error::Foreign | Error::NotProtected { .. } => 5,
+        Error::Licence(_) | Error::Provision(_) => 5,
+        Error::Film { .. } | Error::Play(_) => 5,
         Error::Malformed(_) | Error::Sync { .. } => 5,
         Error::Policy(_) | Error::Profile { .. } => 2,
         Error::Allocation { reason, .. } => of_allocation(reason),
@@ -49,11 +51,13 @@ fn number(error: &Error) -> u8 {
                 .unwrap_or(first)
         }
         Error::Secure { refusal, .. } => match refusal {
-            Refusal::NotFound => 3,
+            Refusal::NotFound | Refusal::NotProvisioned | Refusal::NoStorage => 3,
             Refusal::OutOfMemory => 4,
             Refusal::AccessDenied
             | Refusal::BadParameters
             | Refusal::Busy
+            | Refusal::Expired
+            | Refusal::RolledBack
             | Refusal::WrongLicence => 5,
             Refusal::NotSupported | Refusal::Dead | Refusal::Communication | Refusal::Other(_) => 6,
         },
