@@ -10,14 +10,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{anyhow, bail, ensure, Context, Result};
+use ringfence_decoder::{frame::Layout, picture};
 use ringfence_tests::needles::{is_telling, Keys, Set, NEEDLE_SIZE};
 use ringfence_tests::screening::{self, SCREENING};
-use zune_core::bytestream::ZCursor;
-use zune_core::colorspace::ColorSpace;
-use zune_core::options::DecoderOptions;
-use zune_jpeg::JpegDecoder;
 
-use crate::film::Pictures;
+use crate::film::{Format, Pictures};
 use crate::ladder::{random, Ladder};
 use crate::vm::search::Needles;
 
@@ -73,8 +70,8 @@ impl Screening {
             let jpeg = &film.frames[frame as usize];
             let compressed = pieces(jpeg.get(TABLES..).unwrap_or_default(), 1)
                 .with_context(|| format!("compressed picture {frame}"))?;
-            let decoded =
-                pieces(&decode(jpeg)?, 4).with_context(|| format!("decoded picture {frame}"))?;
+            let decoded = pieces(&decode(jpeg, pictures.format)?, 4)
+                .with_context(|| format!("decoded picture {frame}"))?;
             set.add(&format!("compressed picture {frame}"), &compressed);
             set.add(&format!("decoded picture {frame}"), &decoded);
             all.extend(compressed);
@@ -84,7 +81,7 @@ impl Screening {
         for &frame in pauses {
             let name = screening::Screening::original(frame);
             let file = files.get(frame as usize).context("a pause after the end")?;
-            picture(file, &originals.join(format!("{name}.png")))?;
+            original(file, &originals.join(format!("{name}.png")))?;
         }
         let played = screening::Screening {
             title: title.to_owned(),
@@ -142,15 +139,17 @@ fn pieces(bytes: &[u8], step: usize) -> Result<Vec<Piece>> {
 }
 
 /// Decodes a picture as the trusted application does: blue, green, red and 255 for each pixel.
-fn decode(jpeg: &[u8]) -> Result<Vec<u8>> {
-    let options = DecoderOptions::new_safe().jpeg_set_out_colorspace(ColorSpace::BGRA);
-    JpegDecoder::new_with_options(ZCursor::new(jpeg), options)
-        .decode()
-        .map_err(|error| anyhow!("decode a picture: {error:?}"))
+fn decode(jpeg: &[u8], format: Format) -> Result<Vec<u8>> {
+    let layout = Layout::new(format.width, format.height, 4 * format.width)
+        .map_err(|_| anyhow!("no layout for {format:?}"))?;
+    let mut frame = vec![0; layout.size()];
+    picture::decode(jpeg, &mut frame, &layout)
+        .map_err(|error| anyhow!("decode a picture: {error:?}"))?;
+    Ok(frame)
 }
 
 /// Has ffmpeg decode a picture.
-fn picture(jpeg: &Path, png: &Path) -> Result<()> {
+fn original(jpeg: &Path, png: &Path) -> Result<()> {
     let output = Command::new("ffmpeg")
         .args(["-v", "error", "-nostdin", "-y", "-i"])
         .arg(jpeg)
