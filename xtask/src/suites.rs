@@ -134,6 +134,7 @@ pub const GUEST: &[GuestBoot] = &[
             "dmabuf",
             "command",
             "recovery",
+            "decoder",
             "region-mode",
             "inject",
             "system",

@@ -28,7 +28,7 @@ pub const DECODE: u32 = 0x400;
 /// more.
 ///
 /// Calls a command of the firewall with the numbers, as far as they are not 0,
-/// and answers what it was answered.
+/// and room for a third, and answers what it was answered.
 pub const ASK: u32 = 0x4f0;
 
 /// Test builds of the decoder only. In: handle.

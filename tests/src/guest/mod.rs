@@ -9,6 +9,7 @@ pub mod control_group;
 pub mod deadline;
 pub mod debug;
 pub mod display;
+pub mod decoder;
 pub mod dma_buf;
 pub mod fault;
 pub mod hostile;

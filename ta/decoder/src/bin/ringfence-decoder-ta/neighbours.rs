@@ -67,7 +67,7 @@ impl Neighbours {
     /// [`Refusal::Tee`] with the firewall's result.
     #[cfg(feature = "test-commands")]
     pub fn ask(&mut self, command: u32, numbers: [(u32, u32); 2]) -> Result<(), Refusal> {
-        let mut parameters = TeeParams::new();
+        let mut parameters = TeeParams::new().with_value_out(ParamIndex::Arg2, 0, 0);
         for (index, (a, b)) in [ParamIndex::Arg0, ParamIndex::Arg1]
             .into_iter()
             .zip(numbers)

@@ -15,6 +15,7 @@ mod clients;
 mod cma;
 mod command;
 mod cycles;
+mod decoder;
 mod dmabuf;
 mod faults;
 mod fixture;
@@ -256,6 +257,11 @@ const SUITES: &[Suite] = &[
         name: "fuzz",
         boot: Boot::Default,
         tests: Tests::Fixed(fuzz::TESTS),
+    },
+    Suite {
+        name: "decoder",
+        boot: Boot::Default,
+        tests: Tests::Fixed(decoder::TESTS),
     },
     Suite {
         name: "lifecycle",
