@@ -291,6 +291,7 @@ fn search(job: &Job, ranges: &[PhysicalRange]) -> anyhow::Result<(u64, u64, Stri
             first_outside,
         } => Ok((inside, outside, first_outside.unwrap_or_default())),
         Reply::Refused { error } => anyhow::bail!("the host refused: {error}"),
+        other => anyhow::bail!("the host answers {other:?}"),
     }
 }
 

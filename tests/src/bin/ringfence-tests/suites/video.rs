@@ -144,7 +144,8 @@ fn protected_memory() -> anyhow::Result<()> {
     let (buffer, range) = region::allocate(UI, SIZE)?;
     display.show(Show::new(&buffer, WIDTH, HEIGHT))?;
     expect_look(uniform(WIDTH, HEIGHT, 0), "user interface")?;
-    expect_killed(range.page(0), "the user interface")
+    expect_killed(range.page(0), "the user interface")?;
+    Ok(())
 }
 
 fn flips() -> anyhow::Result<()> {
