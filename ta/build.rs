@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! Writes the TA's header and linker script, and takes the provisioning key in,
+//! Writes the TA's header and linker script, and takes the factory key in,
 //! when the trusted application itself is built (feature `optee`).
 
 #[cfg(feature = "optee")]
 use std::{env, error::Error, fs, path::PathBuf};
 
-/// Names a file that holds the provisioning key.
+/// Names a file that holds the factory key.
 #[cfg(feature = "optee")]
-const KEY_VARIABLE: &str = "RINGFENCE_PROVISIONING_KEY_FILE";
+const KEY_VARIABLE: &str = "RINGFENCE_FACTORY_KEY_FILE";
 
-/// Bytes of the provisioning key (AES-256).
+/// Bytes of the factory key (AES-256).
 #[cfg(feature = "optee")]
 const KEY_SIZE: usize = 32;
 
@@ -29,12 +29,12 @@ mod flag {
 
 /// Bytes of stack: the deepest path is libutee's, below postcard's.
 #[cfg(feature = "optee")]
-const STACK_SIZE: u32 = 16 * 1024;
+const STACK_SIZE: u32 = 32 * 1024;
 
 /// Bytes of heap: the ledger's records, the sessions, and what libutee keeps
 /// for an operation.
 #[cfg(feature = "optee")]
-const HEAP_SIZE: u32 = 128 * 1024;
+const HEAP_SIZE: u32 = 192 * 1024;
 
 /// Messages up to this level go to the secure console: errors and information.
 #[cfg(feature = "optee")]
@@ -45,7 +45,7 @@ fn main() {}
 
 #[cfg(feature = "optee")]
 fn main() -> Result<(), Box<dyn Error>> {
-    embed_provisioning_key()?;
+    embed_factory_key()?;
     let config = optee_utee_build::TaConfig::new_default_with_cargo_env(
         ringfence_proto::command::TA_UUID_TEXT,
     )
@@ -62,21 +62,21 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Checks the provisioning key, and hands its absolute path to the compiler.
+/// Checks the factory key, and hands its absolute path to the compiler.
 #[cfg(feature = "optee")]
-fn embed_provisioning_key() -> Result<(), Box<dyn Error>> {
+fn embed_factory_key() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-env-changed={KEY_VARIABLE}");
     let path = env::var_os(KEY_VARIABLE)
         .map(PathBuf::from)
         .ok_or_else(|| {
-            format!("{KEY_VARIABLE} must name a file with the {KEY_SIZE}-byte provisioning key")
+            format!("{KEY_VARIABLE} must name a file with the {KEY_SIZE}-byte factory key")
         })?;
     let path = fs::canonicalize(&path).map_err(|error| format!("{}: {error}", path.display()))?;
     println!("cargo:rerun-if-changed={}", path.display());
     let size = fs::metadata(&path)?.len();
     if size != KEY_SIZE as u64 {
         return Err(format!(
-            "{}: {size} bytes, a provisioning key has {KEY_SIZE}",
+            "{}: {size} bytes, a factory key has {KEY_SIZE}",
             path.display()
         )
         .into());

@@ -10,6 +10,8 @@ use ringfence_proto::command::result;
 use rustix::io::Errno;
 
 use crate::fallback::{PolicyError, Refused};
+use crate::play::boxes::BoxError;
+use crate::play::player::PlayError;
 use crate::profile::ProfileError;
 
 /// A failure of the library.
@@ -111,6 +113,20 @@ pub enum Error {
     /// A licence that is no message of this protocol.
     #[error("this is no licence: {0}")]
     Licence(ringfence_proto::message::DecodeError),
+    /// A device key that is no message of this protocol.
+    #[error("this is no sealed device key: {0}")]
+    Provision(ringfence_proto::message::DecodeError),
+    /// A film that can't be read.
+    #[error("{path}: {error}")]
+    Film {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        error: BoxError,
+    },
+    /// A film, or a request, that can't be played.
+    #[error("{0}")]
+    Play(#[from] PlayError),
     /// There is no TEE device, or no such trusted application.
     #[error("there is no trusted application to talk to: load the module optee, and see the kernel log for whether OP-TEE carries Ringfence's")]
     NoSecureWorld,
@@ -122,6 +138,9 @@ pub enum Error {
         /// Its answer.
         refusal: Refusal,
     },
+    /// The decoder said no.
+    #[error("the picture was not decoded: {0}")]
+    Decoder(crate::decoder::Refusal),
     /// The secure world answered something that is not in the protocol.
     #[error("the secure world's answer makes no sense ({0}): trusted application and this program are of different versions")]
     Answer(&'static str),
@@ -228,8 +247,22 @@ pub enum Refusal {
     #[error("the buffer is in use by another command; try again when that is done")]
     Busy,
     /// MAC_INVALID.
-    #[error("the licence is damaged, or made for another device")]
+    #[error("the licence, or device key, is damaged, or made for another device")]
     WrongLicence,
+    /// NOT_PROVISIONED.
+    #[error("it has no device key yet; bring one with `ringfence provision FILE`")]
+    NotProvisioned,
+    /// EXPIRED.
+    #[error("the licence has ended; if that can't be, the clock was ahead once: the latest time that was ever seen counts")]
+    Expired,
+    /// ROLLED_BACK.
+    #[error(
+        "it holds a device key that is as new or newer; licences must be sealed under that one"
+    )]
+    RolledBack,
+    /// STORAGE_NOT_AVAILABLE.
+    #[error("the TEE's secure storage can't be reached; start tee-supplicant")]
+    NoStorage,
     /// TARGET_DEAD.
     #[error("the trusted application has crashed; open a new session, and ask for the buffer's handle anew")]
     Dead,
@@ -248,6 +281,8 @@ impl From<u32> for Refusal {
         const NOT_IMPLEMENTED: u32 = 0xffff_0009;
         /// `TEEC_ERROR_COMMUNICATION`.
         const COMMUNICATION: u32 = 0xffff_000e;
+        /// `TEE_ERROR_STORAGE_NOT_AVAILABLE`.
+        const STORAGE_NOT_AVAILABLE: u32 = 0xf010_0003;
         match code {
             result::ACCESS_DENIED => Self::AccessDenied,
             result::BAD_PARAMETERS => Self::BadParameters,
@@ -256,6 +291,10 @@ impl From<u32> for Refusal {
             result::OUT_OF_MEMORY => Self::OutOfMemory,
             result::BUSY => Self::Busy,
             result::MAC_INVALID => Self::WrongLicence,
+            result::NOT_PROVISIONED => Self::NotProvisioned,
+            result::EXPIRED => Self::Expired,
+            result::ROLLED_BACK => Self::RolledBack,
+            STORAGE_NOT_AVAILABLE => Self::NoStorage,
             result::TARGET_DEAD => Self::Dead,
             COMMUNICATION => Self::Communication,
             other => Self::Other(other),
@@ -283,6 +322,9 @@ mod tests {
         assert_eq!(Refusal::from(0xffff_3024), Refusal::Dead);
         assert_eq!(Refusal::from(0xffff_3071), Refusal::WrongLicence);
         assert_eq!(Refusal::from(0xffff_000e), Refusal::Communication);
+        assert_eq!(Refusal::from(0x8000_0001), Refusal::NotProvisioned);
+        assert_eq!(Refusal::from(0x8000_0002), Refusal::Expired);
+        assert_eq!(Refusal::from(0x8000_0003), Refusal::RolledBack);
         let unknown = Refusal::from(0x1234);
         assert_eq!(unknown, Refusal::Other(0x1234));
         assert!(unknown.to_string().contains("0x00001234"));

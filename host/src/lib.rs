@@ -10,8 +10,10 @@
 //! | [`fallback`] | allocation from the first of several heaps that has room |
 //! | [`profile`] | which heaps those are, in a file of the board's |
 //! | [`buffer`] | an owned dma-buf, and what the driver says of any dma-buf |
+//! | [`play`] | playing an encrypted film |
 //! | [`content`] | cutting content into decrypt commands (pure) |
 //! | `secure` | the trusted application's client (feature `tee`, aarch64) |
+//! | [`decoder`] | the decoder's client, and why it refuses |
 //! | [`status`] | the whole picture: heaps and secure world |
 //! | [`control`], [`uapi`] | the driver's control device, and its C structures |
 //! | [`error`] | everything that can go wrong, and what to do about it |
@@ -29,9 +31,11 @@
 pub mod buffer;
 pub mod content;
 pub mod control;
+pub mod decoder;
 pub mod error;
 pub mod fallback;
 pub mod heap;
+pub mod play;
 pub mod profile;
 pub mod request;
 #[cfg(all(feature = "tee", target_arch = "aarch64"))]

@@ -12,11 +12,12 @@ use optee_teec::{
     Context, Operation, Param, ParamNone, ParamTmpRef, ParamType, ParamValue, Session, Uuid,
 };
 use ringfence_proto::command::{self, join, result, split};
-use ringfence_proto::message::{self, Decrypt, Info, KeyId, Licence, Message};
+use ringfence_proto::message::{self, DecryptSample, Info, KeyId, Licence, Message, Provision};
 
 use crate::buffer::Handle;
 use crate::content::{Pieces, BLOCK, DEFAULT_PIECE};
 use crate::error::Error;
+use crate::play::player::Decrypt;
 
 /// An open session to the trusted application.
 pub struct SecureSession {
@@ -87,11 +88,36 @@ impl SecureSession {
         message::decode(answer).map_err(|_| Error::Answer("no Info message"))
     }
 
+    /// Brings the device key, which the trusted application keeps.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::WrongLicence`](crate::error::Refusal::WrongLicence) if it is damaged
+    /// or for another device,
+    /// [`Refusal::RolledBack`](crate::error::Refusal::RolledBack) if the trusted
+    /// application has another one that is no older.
+    pub fn provision(&mut self, provision: &Provision) -> Result<(), Error> {
+        let mut buffer = [0; Provision::MAX_SIZE];
+        let message = encode(provision, &mut buffer);
+        let mut operation = Operation::new(
+            0,
+            ParamTmpRef::new_input(message),
+            ParamNone,
+            ParamNone,
+            ParamNone,
+        );
+        self.invoke("take the device key", command::PROVISION, &mut operation)
+    }
+
     /// Loads a content key into this session.
     ///
     /// # Errors
     ///
-    /// [`Refusal::WrongLicence`](crate::error::Refusal::WrongLicence) if it is damaged or for another device.
+    /// [`Refusal::NotProvisioned`](crate::error::Refusal::NotProvisioned) without a
+    /// device key, [`Refusal::Expired`](crate::error::Refusal::Expired) after the
+    /// licence's end, and
+    /// [`Refusal::WrongLicence`](crate::error::Refusal::WrongLicence) if it is damaged
+    /// or for another device.
     pub fn load_licence(&mut self, licence: &Licence) -> Result<(), Error> {
         let mut buffer = [0; Licence::MAX_SIZE];
         let message = encode(licence, &mut buffer);
@@ -134,7 +160,7 @@ impl SecureSession {
         while let Some(piece) = pieces.next_piece().map_err(Error::Ciphertext)? {
             // An offset that wraps around can't be right: the largest one is
             // as far outside any buffer.
-            let request = Decrypt {
+            let request = message::Decrypt {
                 key_id: encryption.key_id,
                 counter: piece.counter,
                 offset: offset.saturating_add(piece.offset),
@@ -151,10 +177,10 @@ impl SecureSession {
     fn decrypt_piece(
         &mut self,
         handle: Handle,
-        request: &Decrypt,
+        request: &message::Decrypt,
         ciphertext: &[u8],
     ) -> Result<u64, Error> {
-        let mut buffer = [0; Decrypt::MAX_SIZE];
+        let mut buffer = [0; message::Decrypt::MAX_SIZE];
         let message = encode(request, &mut buffer);
         let (high, low) = split(handle.raw());
         let mut operation = Operation::new(
@@ -167,6 +193,43 @@ impl SecureSession {
         self.invoke("decrypt", command::DECRYPT, &mut operation)?;
         let written = operation.parameters().3;
         Ok(join(written.a(), written.b()))
+    }
+}
+
+impl SecureSession {
+    /// Decrypts a sample, or a piece of one, into a protected buffer, and returns
+    /// the number of bytes written. `sample` has at most
+    /// [`MAX_SAMPLE`](message::MAX_SAMPLE) bytes.
+    pub fn decrypt_sample(
+        &mut self,
+        handle: Handle,
+        request: &DecryptSample,
+        sample: &[u8],
+    ) -> Result<u64, Error> {
+        let mut buffer = [0; DecryptSample::MAX_SIZE];
+        let message = encode(request, &mut buffer);
+        let (high, low) = split(handle.raw());
+        let mut operation = Operation::new(
+            0,
+            ParamValue::new(high, low, ParamType::ValueInput),
+            ParamTmpRef::new_input(message),
+            ParamTmpRef::new_input(sample),
+            ParamValue::new(0, 0, ParamType::ValueOutput),
+        );
+        self.invoke("decrypt a sample", command::DECRYPT_SAMPLE, &mut operation)?;
+        let written = operation.parameters().3;
+        Ok(join(written.a(), written.b()))
+    }
+}
+
+impl Decrypt for SecureSession {
+    fn decrypt_sample(
+        &mut self,
+        handle: Handle,
+        request: &DecryptSample,
+        sample: &[u8],
+    ) -> Result<u64, Error> {
+        SecureSession::decrypt_sample(self, handle, request, sample)
     }
 }
 

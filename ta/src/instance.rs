@@ -10,13 +10,14 @@ use core::ptr::NonNull;
 use heapless::Vec;
 use ringfence_proto::command::{RangeKind, MAX_HELD, PROTOCOL_VERSION};
 use ringfence_proto::firewall;
-use ringfence_proto::message::{Decrypt, DigestRequest, Info};
+use ringfence_proto::message::{Decrypt, DecryptSample, DigestRequest, Info, Scheme};
 
 use crate::firewall::{Firewall, FirewallInfo, Held, Mapping};
 use crate::handles::{Entry, Handle, HandleTable};
 use crate::keys::{ContentKey, KeyStore, MAX_KEYS};
 use crate::policy::{Client, Content};
 use crate::refusal::Refusal;
+use crate::sample::{self, SampleCipher};
 use crate::shared::SharedBytes;
 use crate::windows::Range;
 
@@ -312,6 +313,17 @@ impl<F: Firewall, R: FnMut() -> u64, const N: usize> Instance<F, R, N> {
         Ok(entry.range)
     }
 
+    /// RESOLVE: the range that a handle for secure video names.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::NotTheDecoder`], [`Refusal::UnknownHandle`], also for one that
+    /// was released, [`Refusal::UseCase`], or what the firewall says.
+    pub fn resolve(&mut self, session: &Session, handle: u64) -> Result<Range, Refusal> {
+        session.client.must_be_decoder()?;
+        self.content(handle, Content::Decode)
+    }
+
     /// DECRYPT: decrypts content into a range, and returns the bytes written.
     /// `begin` makes the cipher of the session's key, before anything is
     /// mapped.
@@ -347,6 +359,41 @@ impl<F: Firewall, R: FnMut() -> u64, const N: usize> Instance<F, R, N> {
             // SAFETY: the bytes are mapped, writable, until `mapping` goes.
             unsafe { cipher.decrypt(ciphertext.take(plaintext.len()), plaintext)? };
         }
+        Ok(length)
+    }
+
+    /// DECRYPT_SAMPLE: carries a sample, or a piece of one, into a range, and
+    /// returns the bytes written. `begin` makes the cipher of the session's key,
+    /// before anything is mapped.
+    ///
+    /// # Errors
+    ///
+    /// As [`decrypt`](Self::decrypt); [`Refusal::OutOfBounds`] also for a request
+    /// that [`sample::check`] refuses.
+    pub fn decrypt_sample<C: SampleCipher>(
+        &mut self,
+        session: &Session,
+        handle: u64,
+        request: &DecryptSample,
+        content: SharedBytes<'_>,
+        begin: impl FnOnce(&ContentKey, Scheme) -> Result<C, Refusal>,
+    ) -> Result<u64, Refusal> {
+        let range = self.content(handle, Content::Decrypt)?;
+        let key = session.keys.get(&request.key_id)?;
+        sample::check(request, content.len())?;
+        let length = u64::try_from(content.len()).map_err(|_| Refusal::OutOfBounds)?;
+        let span = range.span(request.offset, length)?;
+        let window = span.window(self.firewall_info()?.window.into())?;
+        let mut cipher = begin(key, request.scheme)?;
+        let mut mapping = Mapping::new(&mut self.firewall, window)?;
+        let plaintext = mapping.bytes()?;
+        // The binary takes no secure memory for input; this does not rely on it.
+        if content.overlaps(plaintext) {
+            return Err(Refusal::NotShared);
+        }
+        // SAFETY: the bytes are mapped, readable and writable, until `mapping` goes;
+        // just checked that they are others than those of `content`.
+        unsafe { sample::decrypt(request, content, plaintext, &mut cipher)? };
         Ok(length)
     }
 

@@ -96,6 +96,7 @@ mod tests {
     fn licence(id: u8, key: u8) -> Licence {
         Licence {
             key_id: [id; 16],
+            not_after: 0,
             nonce: [0; 12],
             wrapped_key: [key; 16],
             tag: [0; 16],

@@ -10,6 +10,8 @@
 //! | [`policy`] | which content commands a use case opens to |
 //! | [`windows`] | which bytes of a range a command touches, piece by piece |
 //! | [`firewall`] | how a piece is mapped, and that it never stays mapped |
+//! | [`ladder`] | how a licence is opened: device key, secure storage, time |
+//! | [`sample`] | how a sample's clear and encrypted bytes reach their places |
 //! | [`keys`] | which content keys a session holds, and for how long |
 //! | [`shared`] | that memory shared with the normal world is read once |
 //! | [`refusal`] | what the client is told |
@@ -35,7 +37,9 @@ pub mod firewall;
 pub mod handles;
 pub mod instance;
 pub mod keys;
+pub mod ladder;
 pub mod policy;
 pub mod refusal;
+pub mod sample;
 pub mod shared;
 pub mod windows;

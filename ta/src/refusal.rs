@@ -16,6 +16,8 @@ pub enum Refusal {
     Message(DecodeError),
     /// The command is for the kernel, and the client is not.
     NotTheKernel,
+    /// The command is for the decoder, and the client is not.
+    NotTheDecoder,
     /// No such command in this build.
     UnknownCommand,
     /// The handle names no range, or none that may be used.
@@ -28,8 +30,15 @@ pub enum Refusal {
     OutOfBounds,
     /// Content that does not come from the normal world.
     NotShared,
-    /// The licence is not sealed with the provisioning key.
+    /// The licence is not sealed with the device key, or the device key not with
+    /// the factory key.
     Forged,
+    /// There is no device key yet.
+    NotProvisioned,
+    /// The licence's last second has passed.
+    Expired,
+    /// Another device key that is no newer than the stored one.
+    RolledBack,
     /// No room for another range, key or session.
     Full,
     /// The client's buffer is smaller than this many bytes.
@@ -48,10 +57,15 @@ impl Refusal {
     pub const fn code(&self) -> u32 {
         match self {
             Self::ParameterTypes | Self::Message(_) | Self::OutOfBounds => result::BAD_PARAMETERS,
-            Self::NotTheKernel | Self::UseCase | Self::NotShared => result::ACCESS_DENIED,
+            Self::NotTheKernel | Self::NotTheDecoder | Self::UseCase | Self::NotShared => {
+                result::ACCESS_DENIED
+            }
             Self::UnknownCommand => result::NOT_SUPPORTED,
             Self::UnknownHandle | Self::UnknownKey => result::ITEM_NOT_FOUND,
             Self::Forged => result::MAC_INVALID,
+            Self::NotProvisioned => result::NOT_PROVISIONED,
+            Self::Expired => result::EXPIRED,
+            Self::RolledBack => result::ROLLED_BACK,
             Self::Full => result::OUT_OF_MEMORY,
             Self::ShortBuffer(_) => result::SHORT_BUFFER,
             Self::Entropy | Self::Firewall => result::GENERIC,
@@ -66,13 +80,17 @@ impl fmt::Display for Refusal {
             Self::ParameterTypes => f.write_str("wrong parameter types"),
             Self::Message(error) => error.fmt(f),
             Self::NotTheKernel => f.write_str("for the kernel only"),
+            Self::NotTheDecoder => f.write_str("for the decoder only"),
             Self::UnknownCommand => f.write_str("no such command"),
             Self::UnknownHandle => f.write_str("no such handle"),
             Self::UnknownKey => f.write_str("key not loaded in this session"),
             Self::UseCase => f.write_str("not allowed for this use case"),
             Self::OutOfBounds => f.write_str("no bytes, or bytes outside the range"),
             Self::NotShared => f.write_str("content is not in memory of the normal world"),
-            Self::Forged => f.write_str("licence does not authenticate"),
+            Self::Forged => f.write_str("key does not authenticate"),
+            Self::NotProvisioned => f.write_str("no device key"),
+            Self::Expired => f.write_str("licence has ended"),
+            Self::RolledBack => f.write_str("device key is not newer"),
             Self::Full => f.write_str("no room"),
             Self::ShortBuffer(needed) => write!(f, "buffer too small, {needed} bytes needed"),
             Self::Entropy => f.write_str("random numbers repeat"),

@@ -16,7 +16,7 @@ pub struct SharedBytes<'a> {
     _memory: PhantomData<&'a ()>,
 }
 
-impl SharedBytes<'_> {
+impl<'a> SharedBytes<'a> {
     /// The `length` bytes at `pointer`.
     ///
     /// # Safety
@@ -67,6 +67,47 @@ impl SharedBytes<'_> {
     }
 }
 
+impl<'a> SharedBytes<'a> {
+    /// Divides the bytes into runs of `run`, and what lies between them: `gap` bytes
+    /// after each run. The last piece may be shorter.
+    pub fn alternate(self, run: usize, gap: usize) -> (Alternate<'a>, Alternate<'a>) {
+        let mut between = Self { ..self };
+        between.take(run);
+        let runs = Alternate {
+            rest: self,
+            take: run,
+            leave: gap,
+        };
+        let gaps = Alternate {
+            rest: between,
+            take: gap,
+            leave: run,
+        };
+        (runs, gaps)
+    }
+}
+
+/// Every other piece of some bytes; see [`SharedBytes::alternate`].
+#[derive(Debug)]
+pub struct Alternate<'a> {
+    rest: SharedBytes<'a>,
+    take: usize,
+    leave: usize,
+}
+
+impl<'a> Iterator for Alternate<'a> {
+    type Item = SharedBytes<'a>;
+
+    fn next(&mut self) -> Option<SharedBytes<'a>> {
+        if self.rest.is_empty() || self.take == 0 {
+            return None;
+        }
+        let piece = self.rest.take(self.take);
+        self.rest.take(self.leave);
+        Some(piece)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,6 +129,32 @@ mod tests {
         }
         shared.take(2);
         assert!(!shared.overlaps(part(4, 6)));
+    }
+
+    #[test]
+    fn runs_and_gaps_are_all_bytes_once() {
+        let memory = [0u8; 64];
+        for (length, run, gap) in [(64, 4, 12), (61, 4, 12), (20, 16, 0), (3, 4, 4), (0, 1, 1)] {
+            // SAFETY: `memory` outlives the value.
+            let shared = unsafe { SharedBytes::new(memory.as_ptr(), length) };
+            let (runs, gaps) = shared.alternate(run, gap);
+            let mut seen = [0; 64];
+            for (piece, is_run) in runs.map(|p| (p, true)).chain(gaps.map(|p| (p, false))) {
+                let start = piece.as_ptr().addr() - memory.as_ptr().addr();
+                for (place, times) in seen.iter_mut().enumerate().skip(start).take(piece.len()) {
+                    *times += 1;
+                    assert_eq!(place % (run + gap) < run, is_run, "{place}");
+                }
+            }
+            assert!(
+                seen[..length].iter().all(|times| *times == 1),
+                "{run} {gap}"
+            );
+            assert!(
+                seen[length..].iter().all(|times| *times == 0),
+                "{run} {gap}"
+            );
+        }
     }
 
     #[test]

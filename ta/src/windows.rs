@@ -96,6 +96,29 @@ impl Span {
     }
 }
 
+impl Span {
+    /// The one window that covers the span, wherever its boundaries lie.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::OutOfBounds`] if it would have more than `largest` bytes.
+    pub fn window(&self, largest: u64) -> Result<Window, Refusal> {
+        let skip = self.start % PAGE;
+        let length = self.end - self.start;
+        // The page of the span's last byte ends within its range: no overflow.
+        let size = (skip + length).div_ceil(PAGE) * PAGE;
+        if size > largest {
+            return Err(Refusal::OutOfBounds);
+        }
+        Ok(Window {
+            start: self.start - skip,
+            size,
+            skip,
+            length,
+        })
+    }
+}
+
 /// Whole pages to map, and the bytes in them that belong to the command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
@@ -207,6 +230,23 @@ mod tests {
             },
         ];
         assert!(windows.eq(expected));
+    }
+
+    #[test]
+    fn one_window_covers_what_fits_wherever_it_lies() {
+        let range = range(0x8000_0000, 8 * MIB);
+        let window = |offset, length| range.span(offset, length).expect("inside").window(MIB);
+        let expected = Window {
+            start: 0x801f_f000,
+            size: 2 * PAGE,
+            skip: PAGE - 5,
+            length: 10,
+        };
+        assert_eq!(window(2 * MIB - 5, 10), Ok(expected));
+        assert_eq!(window(MIB, MIB).map(|window| window.size), Ok(MIB));
+        assert_eq!(window(PAGE + 1, MIB - 1).map(|window| window.size), Ok(MIB));
+        assert_eq!(window(PAGE - 1, MIB), Err(Refusal::OutOfBounds));
+        assert_eq!(window(0, MIB + 1), Err(Refusal::OutOfBounds));
     }
 
     #[test]

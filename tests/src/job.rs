@@ -34,6 +34,8 @@ pub struct Job {
     pub heap: String,
     /// AES-128-CTR ciphertext of the clip; relative to the job file's folder.
     pub ciphertext: PathBuf,
+    /// postcard message `Provision` with the device key; relative to the job file's folder.
+    pub provision: PathBuf,
     /// postcard message `Licence` for the key; relative to the job file's folder.
     pub licence: PathBuf,
     /// Bytes of the clip, and of the ciphertext.
@@ -152,6 +154,7 @@ mod tests {
             title: "a clip".into(),
             heap: "protected-video".into(),
             ciphertext: "clip.enc".into(),
+            provision: "provision.bin".into(),
             licence: "licence.bin".into(),
             size: 10_000,
             buffer_size: 4096,

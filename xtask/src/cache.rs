@@ -7,7 +7,7 @@
 //! checks/             what `.ci/run` compiles for this machine
 //! log/<step>.log      what its commands printed, last run only
 //! apt/                the private apt root
-//! keys/               secrets made on this machine (the TA's provisioning key)
+//! keys/               secrets made on this machine (the TA's factory key)
 //! run/<id>/           one directory for each guest that was booted
 //! locks/<name>        held while the step (or the apt root, or the system's packages) is worked on,
 //!                     so that two xtasks share the cache and do not collide

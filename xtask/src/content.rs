@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Prepares the main job's content as a provider would: encrypts the clip under a fresh key, wraps
-//! that key for the trusted application, and says what must come out.
+//! Prepares content as a provider would: encrypts the main job's clip under a fresh key, with a
+//! licence for the trusted application, and says what must come out. Tests get films, and licences
+//! that are not to be taken, besides.
 //!
 //! What goes into the guest is ciphertext, a licence that only the trusted application can open, and
 //! digests under a key. The plaintext stays on the host, as needles for searching the guest's memory.
@@ -8,21 +9,22 @@
 use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use aes::Aes128;
-use aes_gcm::aead::{Aead, Payload};
-use aes_gcm::{Aes256Gcm, KeyInit, Nonce};
-use anyhow::{anyhow, ensure, Context, Result};
+use anyhow::{ensure, Context, Result};
 use ctr::cipher::{KeyIvInit, StreamCipher};
 use ctr::Ctr128BE;
-use hmac::{Hmac, Mac};
-use ringfence_proto::message::{encode, Licence, Message, CONTENT_KEY_SIZE};
+use hmac::{Hmac, KeyInit, Mac};
+use ringfence_tests::content::{self, Ending, Frame, KnownKey};
 use ringfence_tests::job::{Digest, Job};
 use sha2::Sha256;
 
 use crate::artefact::clip::Clip;
-use crate::artefact::ta;
 use crate::cache::Cache;
+use crate::film::Pictures;
+use crate::ladder::{random, ContentKey, Ladder};
+use crate::stack::Stack;
 use crate::vm::search::{Needles, NEEDLE_SIZE};
 
 /// Heap that the buffers come from.
@@ -51,10 +53,21 @@ pub struct Content {
     pub needles: Needles,
 }
 
+/// Prepares all content for one guest in the directory `into`.
+pub fn prepare(cache: &Cache, stack: &Stack, into: &Path) -> Result<Content> {
+    fs::create_dir_all(into)?;
+    let ladder = Ladder::new(cache)?;
+    prepare_tests(&ladder, &stack.film, into)?;
+    prepare_clip(&ladder, &stack.clip, into)
+}
+
+/// Name of the message with the device key.
+const PROVISION: &str = "provision.bin";
+
 /// Encrypts `clip` into the directory `into`.
-pub fn prepare(cache: &Cache, clip: &Clip, into: &Path) -> Result<Content> {
+fn prepare_clip(ladder: &Ladder, clip: &Clip, into: &Path) -> Result<Content> {
     let plaintext = fs::read(clip.file())?;
-    let content_key: [u8; CONTENT_KEY_SIZE] = random()?;
+    let content_key: ContentKey = random()?;
     let (key_id, digest_key): ([u8; 16], [u8; 32]) = (random()?, random()?);
     // The lower half counts blocks and must not overflow, as in CENC.
     let mut counter: [u8; 16] = random()?;
@@ -62,27 +75,14 @@ pub fn prepare(cache: &Cache, clip: &Clip, into: &Path) -> Result<Content> {
 
     let mut ciphertext = plaintext.clone();
     Ctr128BE::<Aes128>::new(&content_key.into(), &counter.into()).apply_keystream(&mut ciphertext);
-    let licence = wrap(
-        &content_key,
-        key_id,
-        &fs::read(ta::provisioning_key(cache)?)?,
-    )?;
-    let mut encoded = [0; Licence::MAX_SIZE];
-    let encoded =
-        encode(&licence, &mut encoded).map_err(|error| anyhow!("encode the licence: {error}"))?;
-
     let digests = plaintext
         .chunks(usize::try_from(BUFFER_SIZE)?)
-        .map(|content| {
-            let mut mac =
-                Hmac::<Sha256>::new_from_slice(&digest_key).context("the digest's key")?;
-            mac.update(content);
-            Ok(Digest(mac.finalize().into_bytes().into()))
-        });
+        .map(|content| digest(&digest_key, content));
     let job = Job {
         title: clip.title.clone(),
         heap: HEAP.to_owned(),
         ciphertext: "clip.enc".into(),
+        provision: PROVISION.into(),
         licence: "licence.bin".into(),
         size: plaintext.len() as u64,
         buffer_size: BUFFER_SIZE,
@@ -93,9 +93,12 @@ pub fn prepare(cache: &Cache, clip: &Clip, into: &Path) -> Result<Content> {
         digests: digests.collect::<Result<_>>()?,
         needles: NEEDLES.to_owned(),
     };
-    fs::create_dir_all(into)?;
     fs::write(into.join(&job.ciphertext), &ciphertext)?;
-    fs::write(into.join(&job.licence), encoded)?;
+    fs::write(into.join(&job.provision), ladder.provision()?)?;
+    fs::write(
+        into.join(&job.licence),
+        ladder.licence(key_id, &content_key, 0)?,
+    )?;
     job.write(&into.join("job.json"))?;
     Ok(Content {
         directory: into.to_owned(),
@@ -103,28 +106,65 @@ pub fn prepare(cache: &Cache, clip: &Clip, into: &Path) -> Result<Content> {
     })
 }
 
-/// Wraps a content key for the trusted application.
-fn wrap(
-    content_key: &[u8; CONTENT_KEY_SIZE],
-    key_id: [u8; 16],
-    provisioning: &[u8],
-) -> Result<Licence> {
-    let cipher = Aes256Gcm::new_from_slice(provisioning).context("the provisioning key")?;
-    let nonce: [u8; 12] = random()?;
-    let payload = Payload {
-        msg: content_key,
-        aad: &key_id,
+/// HMAC-SHA256, as the trusted application's digest command makes it.
+fn digest(key: &[u8; 32], content: &[u8]) -> Result<Digest> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).context("the digest's key")?;
+    mac.update(content);
+    Ok(Digest(mac.finalize().into_bytes().into()))
+}
+
+/// How long a licence lasts that ends, in seconds: longer than any guest runs.
+const LASTING: u64 = 7 * 24 * 3600;
+
+/// Prepares what tests of content take.
+fn prepare_tests(ladder: &Ladder, pictures: &Pictures, into: &Path) -> Result<()> {
+    let renewed = ladder.renewed()?;
+    let (key_id, key): ([u8; 16], ContentKey) = (random()?, random()?);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+    let not_after = now + LASTING;
+    let file = |name: &str, bytes: Vec<u8>| -> Result<PathBuf> {
+        fs::write(into.join(name), bytes)?;
+        Ok(name.into())
     };
-    let sealed = cipher
-        .encrypt(&Nonce::from(nonce), payload)
-        .map_err(|_| anyhow!("wrap the content key"))?;
-    let (wrapped, tag) = sealed.split_at(CONTENT_KEY_SIZE);
-    Ok(Licence {
-        key_id,
-        nonce,
-        wrapped_key: wrapped.try_into()?,
-        tag: tag.try_into()?,
-    })
+    let films = ["film", "other-film"].map(|name| -> Result<content::Film> {
+        let film = pictures.encrypt(ladder, into)?;
+        let digest_key = random()?;
+        let frames = film.frames.iter().map(|frame| {
+            Ok(Frame {
+                size: frame.len().try_into()?,
+                digest: digest(&digest_key, frame)?,
+            })
+        });
+        let wrong = ladder.licence(film.key_id, &random()?, 0)?;
+        Ok(content::Film {
+            frames: frames.collect::<Result<_>>()?,
+            mp4: file(&format!("{name}.mp4"), film.mp4)?,
+            licence: file(&format!("{name}.licence"), film.licence)?,
+            wrong_licence: file(&format!("{name}-wrong.licence"), wrong)?,
+            width: pictures.format.width,
+            height: pictures.format.height,
+            digest_key,
+        })
+    });
+    content::Content {
+        provision: PROVISION.into(),
+        renewed: file("renewed.bin", renewed.provision()?)?,
+        restored: file("restored.bin", ladder.again().again().provision()?)?,
+        known: KnownKey {
+            key_id,
+            key,
+            licence: file("known.licence", ladder.licence(key_id, &key, 0)?)?,
+        },
+        expired: file("expired.licence", ladder.licence(key_id, &key, 1)?)?,
+        ending: Ending {
+            licence: file("ending.licence", ladder.licence(key_id, &key, not_after)?)?,
+            not_after,
+        },
+        of_renewed: file("renewed.licence", renewed.licence(key_id, &key, 0)?)?,
+        films: films.into_iter().collect::<Result<_>>()?,
+    }
+    .write(into)?;
+    Ok(())
 }
 
 /// Samples of the plaintext that would not be in memory by chance.
@@ -145,28 +185,9 @@ fn sample(plaintext: &[u8]) -> Result<Vec<[u8; NEEDLE_SIZE]>> {
     Ok(samples.into_iter().collect())
 }
 
-fn random<const N: usize>() -> Result<[u8; N]> {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).map_err(|error| anyhow!("no random numbers: {error}"))?;
-    Ok(bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_wrapped_key_opens_only_with_its_own_id() {
-        let (content_key, key_id) = ([7; 16], [9; 16]);
-        let licence = wrap(&content_key, key_id, &[5; 32]).expect("wrapped");
-        let sealed = [&licence.wrapped_key[..], &licence.tag].concat();
-        let open = |aad: &[u8]| {
-            let cipher = Aes256Gcm::new_from_slice(&[5; 32]).expect("a key of 32 bytes");
-            cipher.decrypt(&Nonce::from(licence.nonce), Payload { msg: &sealed, aad })
-        };
-        assert_eq!(open(&key_id).expect("the right id"), content_key);
-        assert!(open(&[8; 16]).is_err());
-    }
 
     #[test]
     fn needles_are_telling_parts_of_the_plaintext() {

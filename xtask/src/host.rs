@@ -16,13 +16,14 @@ use crate::versions::{numbers, Versions};
 pub const QEMU: &str = "qemu-system-aarch64";
 
 /// Packages besides LLVM and QEMU, in Debian's names.
-const PACKAGES: [&str; 24] = [
+const PACKAGES: [&str; 25] = [
     "bc",
     "bison",
     "ca-certificates",
     "debian-archive-keyring",
     "device-tree-compiler",
     "dpkg-dev",
+    "ffmpeg",
     "flex",
     "gcc",
     "gcc-aarch64-linux-gnu",

@@ -23,6 +23,7 @@ use crate::artefact::tf_a::{self, Firmware};
 use crate::artefact::userland;
 use crate::cache::Cache;
 use crate::engine::{Plan, Step};
+use crate::film::{self, Format, Pictures};
 use crate::host;
 use crate::rust::Toolchain;
 use crate::versions::Versions;
@@ -46,6 +47,18 @@ impl Build {
     }
 }
 
+/// The film that tests play: two seconds, small enough to be played many times.
+const FILM: Format = Format {
+    width: 640,
+    height: 360,
+    rate: 12,
+    count: 24,
+    quality: 4,
+};
+
+/// The film that is played before witnesses: all five seconds of the clip.
+const FEATURE: Format = Format { count: 60, ..FILM };
+
 /// Every step of one build of the stack.
 pub struct Stack {
     /// The plan that has the steps.
@@ -64,6 +77,10 @@ pub struct Stack {
     pub linux: Source,
     /// What the main job plays.
     pub clip: Clip,
+    /// A short film, for tests.
+    pub film: Pictures,
+    /// A longer one, for those who watch.
+    pub feature: Pictures,
     /// A build of the modules by Clippy.
     pub modules_clippy: Step,
     parts: Vec<(&'static str, Step)>,
@@ -83,6 +100,8 @@ impl Stack {
         let kbuild = Kbuild::declare(&mut plan, &host, &versions, linux.clone(), &library)?;
         let kernel = kbuild.declare_kernel(&mut plan, flavour)?;
         let clip = clip::declare(&mut plan, &versions.clip)?;
+        let film = film::declare(&mut plan, "film", &clip, FILM)?;
+        let feature = film::declare(&mut plan, "feature", &clip, FEATURE)?;
         let userland = userland::declare(&mut plan, &apt, &versions)?;
         let devicetree = devicetree::declare(&mut plan, workspace)?;
         let dtschema = dtschema::declare(&mut plan, &versions.host.dtschema)?;
@@ -93,7 +112,15 @@ impl Stack {
         let kit = optee::declare_dev_kit(&mut plan, &optee_source)?;
         let firewall = firewall::declare(&mut plan, workspace, &library, build)?;
         let ta = ta::declare(&mut plan, workspace, &library, &kit, build)?;
-        let optee = optee::declare(&mut plan, &optee_source, &devicetree, &firewall, &ta, build)?;
+        let decoder = ta::declare_decoder(&mut plan, workspace, &library, &kit, build)?;
+        let optee = optee::declare(
+            &mut plan,
+            &optee_source,
+            &devicetree,
+            &firewall,
+            &[&ta, &decoder],
+            build,
+        )?;
         let tf_a_source = source::declare(
             &mut plan,
             &apt,
@@ -127,6 +154,7 @@ impl Stack {
             ("devicetree", devicetree.step.clone()),
             ("firewall", firewall.step.clone()),
             ("ta", ta.step.clone()),
+            ("decoder", decoder.step.clone()),
             ("optee", optee.step.clone()),
             ("tf-a", firmware.step.clone()),
             ("modules", modules.step.clone()),
@@ -142,6 +170,8 @@ impl Stack {
             initramfs,
             linux,
             clip,
+            film,
+            feature,
             modules_clippy,
             parts,
         })
@@ -177,10 +207,17 @@ impl Stack {
         self.plan.execute(&self.boot_steps())
     }
 
+    /// Builds what a boot takes, and makes the film that is played before witnesses.
+    pub fn build_for_feature(&self) -> Result<()> {
+        let mut steps = self.boot_steps();
+        steps.extend([&self.clip.step, &self.feature.step]);
+        self.plan.execute(&steps)
+    }
+
     /// Builds what a boot takes, and fetches the content that is played in it.
     pub fn build_for_content(&self) -> Result<()> {
         let mut steps = self.boot_steps();
-        steps.push(&self.clip.step);
+        steps.extend([&self.clip.step, &self.film.step]);
         self.plan.execute(&steps)
     }
 

@@ -75,6 +75,8 @@ pub struct GuestBoot {
     pub kernels: Kernels,
     /// Whether the guest finds in its share what it was booted from: `Image` and `initramfs`.
     pub images: bool,
+    /// Whether it finds there a film that is played before witnesses.
+    pub screening: bool,
 }
 
 impl GuestBoot {
@@ -87,6 +89,7 @@ impl GuestBoot {
             bootargs: "",
             kernels: Kernels::Both,
             images: false,
+            screening: false,
         }
     }
 }
@@ -130,10 +133,13 @@ pub const GUEST: &[GuestBoot] = &[
     GuestBoot {
         board: Board::Translated,
         bootargs: NO_KUNIT,
+        screening: true,
         ..GuestBoot::of(&[
+            "video",
             "dmabuf",
             "command",
             "recovery",
+            "decoder",
             "region-mode",
             "inject",
             "system",

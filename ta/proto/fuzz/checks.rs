@@ -5,13 +5,19 @@
 
 use ringfence_proto::command::RangeRecord;
 use ringfence_proto::firewall::LedgerRecord;
-use ringfence_proto::message::{decode, encode, Decrypt, DigestRequest, Info, Licence, Message};
+use ringfence_proto::message::{
+    decode, encode, Decode, Decrypt, DecryptSample, DigestRequest, Info, Licence, Message,
+    Provision,
+};
 
 /// Reads `bytes` as everything that the protocol has.
 pub fn every_reader(bytes: &[u8]) {
     one_encoding::<Info>(bytes);
+    one_encoding::<Provision>(bytes);
     one_encoding::<Licence>(bytes);
+    one_encoding::<DecryptSample>(bytes);
     one_encoding::<Decrypt>(bytes);
+    one_encoding::<Decode>(bytes);
     one_encoding::<DigestRequest>(bytes);
     for record in RangeRecord::parse(bytes) {
         assert_eq!(RangeRecord::from_le_bytes(&record.to_le_bytes()), record);
@@ -24,7 +30,7 @@ pub fn every_reader(bytes: &[u8]) {
 /// Bytes that are a message are the only encoding of that message.
 fn one_encoding<M: Message>(bytes: &[u8]) {
     if let Ok(message) = decode::<M>(bytes) {
-        let mut buffer = [0; 128];
+        let mut buffer = [0; 1024];
         assert_eq!(encode(&message, &mut buffer), Ok(bytes));
     }
 }

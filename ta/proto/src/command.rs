@@ -23,7 +23,11 @@ pub const TA_UUID: [u8; 16] = [
 pub const TA_UUID_TEXT: &str = "9a3e4d0c-8b57-4c7e-a1f6-5d2c90e7b314";
 
 /// Version of the commands and records in this file, as [`HELLO`] reports it.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
+
+/// Client login of another trusted application (`TEE_LOGIN_TRUSTED_APP`), which
+/// OP-TEE's core alone gives.
+pub const LOGIN_TRUSTED_APP: u32 = 0xf000_0000;
 
 /// Client login of the Linux kernel (`TEE_IOCTL_LOGIN_REE_KERNEL`).
 pub const LOGIN_REE_KERNEL: u32 = 0x8000_0000;
@@ -82,12 +86,34 @@ pub const INFO: u32 = 0x200;
 
 /// Anybody. Memref in: a postcard `Licence` message.
 ///
-/// The key is known in this session only, until it closes.
+/// The key is known in this session only, until it closes. Without a device key
+/// ([`PROVISION`]) the answer is [`result::NOT_PROVISIONED`], after the licence's
+/// last second [`result::EXPIRED`].
 pub const LOAD_LICENCE: u32 = 0x201;
 
 /// Anybody. In: handle, memref in: a postcard `Decrypt` message, memref in:
 /// ciphertext, out: bytes written (high, low).
 pub const DECRYPT: u32 = 0x202;
+
+/// Anybody. Memref in: a postcard `Provision` message.
+///
+/// Puts the device key into the TA's secure storage. A key that is no newer than
+/// the stored one is answered [`result::ROLLED_BACK`], unless it is the same.
+pub const PROVISION: u32 = 0x203;
+
+/// Anybody. In: handle, memref in: a postcard `DecryptSample` message, memref in:
+/// the sample, or a piece of it, out: bytes written (high, low).
+///
+/// The sample's clear bytes are copied into the buffer, the encrypted ones
+/// decrypted straight into it.
+pub const DECRYPT_SAMPLE: u32 = 0x204;
+
+/// The decoder only. In: handle, out: physical address, out: size in bytes.
+///
+/// Where the range is that a handle for secure video names. Everybody but the
+/// trusted application with the decoder's UUID is answered
+/// [`result::ACCESS_DENIED`].
+pub const RESOLVE: u32 = 0x300;
 
 /// Test builds of the TA only. In: handle, memref in: a postcard
 /// `DigestRequest`, memref out: [`DIGEST_SIZE`] bytes of HMAC-SHA256.
@@ -129,6 +155,12 @@ pub const METER: u32 = 0x2f6;
 ///
 /// Fills the range with that byte, whatever its use case.
 pub const FILL: u32 = 0x2f7;
+
+/// Test builds of the TA only. In: (bytes, 0).
+///
+/// Runs AES-CTR over so many bytes of the TA's own memory, under a key that is no
+/// secret: what [`DECRYPT_SAMPLE`] is compared with.
+pub const CIPHER: u32 = 0x2f8;
 
 /// Parts of ranges that a session can [`HOLD`] at once.
 pub const MAX_HELD: usize = 4;
@@ -181,6 +213,13 @@ pub mod result {
     pub const TARGET_DEAD: u32 = 0xffff_3024;
     /// An authentication tag does not match.
     pub const MAC_INVALID: u32 = 0xffff_3071;
+    /// There is no device key yet. This and the following are Ringfence's own,
+    /// from the range for errors of implementations.
+    pub const NOT_PROVISIONED: u32 = 0x8000_0001;
+    /// The licence's last second has passed.
+    pub const EXPIRED: u32 = 0x8000_0002;
+    /// The device key is no newer than the one that is stored.
+    pub const ROLLED_BACK: u32 = 0x8000_0003;
 }
 
 /// The high and the low half of a 64-bit number, as the fields `a` and `b` of

@@ -20,12 +20,13 @@
 
 use core::fmt;
 
+use heapless::Vec;
 use postcard::ser_flavors::Flavor;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// Version of the messages in this file; the first field on the wire.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// Most bytes of a `u16` in postcard's encoding.
 const VARINT_U16: usize = 3;
@@ -36,6 +37,15 @@ const VARINT_U64: usize = 10;
 
 /// Bytes of a content key (AES-128).
 pub const CONTENT_KEY_SIZE: usize = 16;
+
+/// Bytes of the device key (AES-256), and of the factory key above it.
+pub const DEVICE_KEY_SIZE: usize = 32;
+
+/// Bytes of a sample, or of a piece of one, that a command takes at most.
+pub const MAX_SAMPLE: usize = 1 << 20;
+
+/// Subsamples in one command at most.
+pub const MAX_SUBSAMPLES: usize = 64;
 
 /// Names a content key (a CENC key id).
 pub type KeyId = [u8; 16];
@@ -82,12 +92,52 @@ impl Message for Info {
     const MAX_SIZE: usize = VARINT_U16 + 1 + 9 * VARINT_U32;
 }
 
+/// The device key, wrapped for the trusted application by AES-256-GCM under the
+/// factory key, with [`Provision::aad`] as additional authenticated data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Provision {
+    /// Counts the device's keys: a later one has a greater number.
+    pub serial: u32,
+    /// GCM nonce.
+    pub nonce: [u8; 12],
+    /// The encrypted device key.
+    pub wrapped_key: [u8; DEVICE_KEY_SIZE],
+    /// GCM tag.
+    pub tag: [u8; 16],
+}
+
+impl Provision {
+    /// What no other message of this key ladder begins with.
+    const LABEL: [u8; 24] = *b"ringfence device key v1\0";
+
+    /// Bytes of [`aad`](Self::aad).
+    pub const AAD_SIZE: usize = Self::LABEL.len() + 4;
+
+    /// What is authenticated besides the key: a label, and the serial number in
+    /// little endian.
+    pub fn aad(&self) -> [u8; Self::AAD_SIZE] {
+        let mut aad = [0; Self::AAD_SIZE];
+        let (label, serial) = aad.split_at_mut(Self::LABEL.len());
+        label.copy_from_slice(&Self::LABEL);
+        serial.copy_from_slice(&self.serial.to_le_bytes());
+        aad
+    }
+}
+
+impl sealed::Sealed for Provision {}
+impl Message for Provision {
+    const MAX_SIZE: usize = VARINT_U16 + VARINT_U32 + 12 + DEVICE_KEY_SIZE + 16;
+}
+
 /// A content key, wrapped for the trusted application by AES-256-GCM under the
-/// provisioning key, with the key id as additional authenticated data.
+/// device key, with [`Licence::aad`] as additional authenticated data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Licence {
     /// The key's name.
     pub key_id: KeyId,
+    /// The last second in which it can be loaded, counted from 1970; 0 for
+    /// any.
+    pub not_after: u64,
     /// GCM nonce.
     pub nonce: [u8; 12],
     /// The encrypted content key.
@@ -96,9 +146,24 @@ pub struct Licence {
     pub tag: [u8; 16],
 }
 
+impl Licence {
+    /// Bytes of [`aad`](Self::aad).
+    pub const AAD_SIZE: usize = 16 + 8;
+
+    /// What is authenticated besides the key: the key id, and the last second in
+    /// little endian.
+    pub fn aad(&self) -> [u8; Self::AAD_SIZE] {
+        let mut aad = [0; Self::AAD_SIZE];
+        let (key_id, not_after) = aad.split_at_mut(self.key_id.len());
+        key_id.copy_from_slice(&self.key_id);
+        not_after.copy_from_slice(&self.not_after.to_le_bytes());
+        aad
+    }
+}
+
 impl sealed::Sealed for Licence {}
 impl Message for Licence {
-    const MAX_SIZE: usize = VARINT_U16 + 16 + 12 + CONTENT_KEY_SIZE + 16;
+    const MAX_SIZE: usize = VARINT_U16 + 16 + VARINT_U64 + 12 + CONTENT_KEY_SIZE + 16;
 }
 
 /// Where decrypted content goes, and with what it is decrypted.
@@ -115,6 +180,72 @@ pub struct Decrypt {
 impl sealed::Sealed for Decrypt {}
 impl Message for Decrypt {
     const MAX_SIZE: usize = VARINT_U16 + 16 + 16 + VARINT_U64;
+}
+
+/// How samples are encrypted: ISO/IEC 23001-7, "Protection scheme definitions".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Scheme {
+    /// AES-CTR over all encrypted bytes of a sample, one after the other.
+    Cenc,
+    /// AES-CBC over blocks picked by a [`Pattern`], beginning anew in each
+    /// subsample.
+    Cbcs,
+}
+
+/// Which blocks of 16 bytes `cbcs` encrypts, from the start of a subsample's
+/// encrypted bytes on: so many, then so many not, and again. An incomplete run
+/// of encrypted blocks at the end is clear.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pattern {
+    /// Encrypted blocks; 0 with 0 clear ones stands for every whole block.
+    pub crypt: u8,
+    /// Clear blocks.
+    pub skip: u8,
+}
+
+/// A stretch of a sample: clear bytes, then encrypted ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subsample {
+    /// Clear bytes.
+    pub clear: u32,
+    /// Encrypted bytes; with `cbcs` those that the pattern applies to.
+    pub encrypted: u32,
+}
+
+/// Where a decrypted sample goes, and how it is encrypted.
+///
+/// A sample that is too long for one command, or has too many subsamples, goes
+/// in pieces:
+/// - `cenc`: a piece may begin anywhere; `iv` is the counter block of its first
+///   encrypted byte, and `used` the bytes of that block's key stream that the
+///   piece before has used.
+/// - `cbcs`: a piece may begin anywhere in clear bytes, and at a multiple of the
+///   pattern in encrypted ones. What such a piece has of the cut subsample is its
+///   only subsample, and `iv` the last encrypted block before it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DecryptSample {
+    /// A key that was loaded in this session.
+    pub key_id: KeyId,
+    /// How it is encrypted.
+    pub scheme: Scheme,
+    /// The first counter block (`cenc`; its second half alone counts, and wraps
+    /// around), or the IV of each subsample (`cbcs`).
+    pub iv: [u8; 16],
+    /// Bytes of the first counter block's key stream to leave out: less than 16,
+    /// and 0 for `cbcs`.
+    pub used: u8,
+    /// Which blocks are encrypted: 0 and 0 for `cenc`.
+    pub pattern: Pattern,
+    /// Where the first byte goes, in bytes from the start of the buffer.
+    pub offset: u64,
+    /// What is clear and what is encrypted, as many bytes as the sample has.
+    pub subsamples: Vec<Subsample, MAX_SUBSAMPLES>,
+}
+
+impl sealed::Sealed for DecryptSample {}
+impl Message for DecryptSample {
+    const MAX_SIZE: usize =
+        VARINT_U16 + 16 + 1 + 16 + 1 + 2 + VARINT_U64 + 1 + MAX_SUBSAMPLES * 2 * VARINT_U32;
 }
 
 /// What to take a keyed digest of (test builds only).
@@ -143,10 +274,46 @@ impl Message for DigestRequest {
     const MAX_SIZE: usize = VARINT_U16 + 32 + 2 * VARINT_U64;
 }
 
-/// Most bytes of any message that a client sends.
-pub const LARGEST: usize = Licence::MAX_SIZE;
+/// Where a compressed picture is, and where its pixels go: for
+/// [`decoder::DECODE`](crate::decoder::DECODE).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decode {
+    /// The bitstream's first byte, in bytes from the start of its buffer.
+    pub source_offset: u64,
+    /// Bytes of the bitstream: at most
+    /// [`MAX_SOURCE`](crate::decoder::MAX_SOURCE).
+    pub source_length: u32,
+    /// Handle of the buffer that the frame goes to, another one.
+    pub frame: u64,
+    /// The frame's first byte, in bytes from the start of that buffer: a
+    /// multiple of 4.
+    pub frame_offset: u64,
+    /// Bytes from one line to the next: a multiple of 4, and four for each pixel
+    /// at least. What is between two lines belongs to the frame, too, and is
+    /// zeroed.
+    pub stride: u32,
+    /// Pixels of a line: at most [`MAX_WIDTH`](crate::decoder::MAX_WIDTH).
+    pub width: u32,
+    /// Lines. With the stride it makes at most
+    /// [`MAX_FRAME`](crate::decoder::MAX_FRAME) bytes.
+    pub height: u32,
+}
 
-const _: () = assert!(Decrypt::MAX_SIZE <= LARGEST && DigestRequest::MAX_SIZE <= LARGEST);
+impl sealed::Sealed for Decode {}
+impl Message for Decode {
+    const MAX_SIZE: usize = VARINT_U16 + 3 * VARINT_U64 + 4 * VARINT_U32;
+}
+
+/// Most bytes of any message that a client sends.
+pub const LARGEST: usize = DecryptSample::MAX_SIZE;
+
+const _: () = assert!(
+    Provision::MAX_SIZE <= LARGEST
+        && Licence::MAX_SIZE <= LARGEST
+        && Decrypt::MAX_SIZE <= LARGEST
+        && Decode::MAX_SIZE <= LARGEST
+        && DigestRequest::MAX_SIZE <= LARGEST
+);
 
 /// Why bytes are not a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,10 +15,13 @@ use std::path::PathBuf;
 
 use ringfence_proto::command::{RangeKind, RangeRecord, RangeState, UseCase};
 use ringfence_proto::firewall::LedgerRecord;
-use ringfence_proto::message::{encode, Decrypt, DigestRequest, Info, Licence, Message};
+use ringfence_proto::message::{
+    encode, Decode, Decrypt, DecryptSample, DigestRequest, Info, Licence, Message, Pattern,
+    Provision, Scheme, Subsample,
+};
 
 fn encoded<M: Message>(message: M) -> Vec<u8> {
-    let mut buffer = [0; 128];
+    let mut buffer = [0; 1024];
     encode(&message, &mut buffer).expect("fits").to_vec()
 }
 
@@ -44,6 +47,18 @@ fn seeds() -> BTreeMap<&'static str, Vec<u8>> {
         counter: [0xff; 16],
         offset,
     };
+    let sample = |scheme, pattern, used, subsamples: &[(u32, u32)]| DecryptSample {
+        key_id: *b"ringfence key id",
+        scheme,
+        iv: [0xff; 16],
+        used,
+        pattern,
+        offset: 0x1000,
+        subsamples: subsamples
+            .iter()
+            .map(|&(clear, encrypted)| Subsample { clear, encrypted })
+            .collect(),
+    };
     BTreeMap::from([
         (
             "info",
@@ -64,13 +79,62 @@ fn seeds() -> BTreeMap<&'static str, Vec<u8>> {
             "licence",
             encoded(Licence {
                 key_id: *b"ringfence key id",
+                not_after: 2_000_000_000,
                 nonce: [1; 12],
                 wrapped_key: [2; 16],
                 tag: [3; 16],
             }),
         ),
+        (
+            "provision",
+            encoded(Provision {
+                serial: 300,
+                nonce: [1; 12],
+                wrapped_key: [2; 32],
+                tag: [3; 16],
+            }),
+        ),
+        (
+            "sample-cenc",
+            encoded(sample(
+                Scheme::Cenc,
+                Pattern::default(),
+                5,
+                &[(9, 0x1_0000), (0, 7)],
+            )),
+        ),
+        (
+            "sample-cbcs",
+            encoded(sample(
+                Scheme::Cbcs,
+                Pattern { crypt: 1, skip: 9 },
+                0,
+                &[(100, 1600)],
+            )),
+        ),
+        (
+            "sample-overflow",
+            encoded(sample(
+                Scheme::Cenc,
+                Pattern::default(),
+                0,
+                &[(u32::MAX, u32::MAX); 3],
+            )),
+        ),
         ("decrypt-first", encoded(decrypt(0))),
         ("decrypt-last", encoded(decrypt(u64::MAX))),
+        (
+            "decode",
+            encoded(Decode {
+                source_offset: 4096,
+                source_length: 65_536,
+                frame: 0x0123_4567_89ab_cdef,
+                frame_offset: 0,
+                stride: 2560,
+                width: 640,
+                height: 360,
+            }),
+        ),
         (
             "digest",
             encoded(DigestRequest {

@@ -5,8 +5,13 @@
 //! A test that fails here means: the interface changed, so raise its version.
 
 use ringfence_proto::command::{self, Protection, RangeKind, RangeRecord, RangeState, UseCase};
+use ringfence_proto::decoder;
 use ringfence_proto::firewall::{self, LedgerRecord};
-use ringfence_proto::message::{encode, Decrypt, DigestRequest, Info, Licence, Message, VERSION};
+use ringfence_proto::message::{
+    encode, Decode, Decrypt, DecryptSample, DigestRequest, Info, Licence, Message, Pattern,
+    Provision, Scheme, Subsample, CONTENT_KEY_SIZE, DEVICE_KEY_SIZE, MAX_SAMPLE, MAX_SUBSAMPLES,
+    VERSION,
+};
 
 /// The UUID's text form of RFC 4122.
 fn uuid_text(uuid: &[u8; 16]) -> String {
@@ -36,7 +41,7 @@ fn uuids() {
 
 #[test]
 fn commands_of_the_trusted_application() {
-    assert_eq!(command::PROTOCOL_VERSION, 2);
+    assert_eq!(command::PROTOCOL_VERSION, 3);
     assert_eq!(command::LOGIN_REE_KERNEL, 0x8000_0000);
     assert_eq!(command::HELLO, 0x100);
     assert_eq!(command::PROTECT, 0x101);
@@ -48,6 +53,8 @@ fn commands_of_the_trusted_application() {
     assert_eq!(command::INFO, 0x200);
     assert_eq!(command::LOAD_LICENCE, 0x201);
     assert_eq!(command::DECRYPT, 0x202);
+    assert_eq!(command::PROVISION, 0x203);
+    assert_eq!(command::DECRYPT_SAMPLE, 0x204);
     assert_eq!(command::DIGEST, 0x2f0);
     assert_eq!(command::PANIC, 0x2f1);
     assert_eq!(command::INJECT, 0x2f2);
@@ -56,6 +63,7 @@ fn commands_of_the_trusted_application() {
     assert_eq!(command::LET_GO, 0x2f5);
     assert_eq!(command::METER, 0x2f6);
     assert_eq!(command::FILL, 0x2f7);
+    assert_eq!(command::CIPHER, 0x2f8);
     assert_eq!(command::MAX_HELD, 4);
     assert_eq!(command::derailment::REFUSE, 1);
     assert_eq!(command::derailment::DENY, 2);
@@ -63,6 +71,32 @@ fn commands_of_the_trusted_application() {
     assert_eq!(command::derailment::PANIC_AFTER, 4);
     assert_eq!(command::DIGEST_SIZE, 32);
     assert_eq!(command::NO_HANDLE, 0);
+}
+
+#[test]
+fn commands_of_the_decoder() {
+    assert_eq!(
+        uuid_text(&decoder::DECODER_UUID),
+        "5b1c7e62-94d0-4f3a-8c1b-2f60ad3e97c5"
+    );
+    assert_eq!(
+        decoder::DECODER_UUID_TEXT,
+        uuid_text(&decoder::DECODER_UUID)
+    );
+    assert_eq!(command::LOGIN_TRUSTED_APP, 0xf000_0000);
+    assert_eq!(command::RESOLVE, 0x300);
+    assert_eq!(decoder::DECODE, 0x400);
+    assert_eq!(decoder::ASK, 0x4f0);
+    assert_eq!(decoder::HOLD, 0x4f1);
+    assert_eq!(decoder::DOOM, 0x4f2);
+    assert_eq!(decoder::MAX_SOURCE, 0x10_0000);
+    assert_eq!(decoder::MAX_FRAME, 0x40_0000);
+    assert_eq!(decoder::MAX_WIDTH, 2048);
+    assert_eq!(decoder::PIXEL, 4);
+    assert_eq!(decoder::MAX_SESSIONS, 8);
+    assert_eq!(decoder::result::OTHER_SIZE, 0xffff_0004);
+    assert_eq!(decoder::result::BAD_FORMAT, 0xffff_0005);
+    assert_eq!(decoder::result::UNSUPPORTED, 0xffff_0009);
 }
 
 #[test]
@@ -107,6 +141,9 @@ fn results_have_the_numbers_of_globalplatform_and_op_tee() {
     assert_eq!(NO_WINDOW, 0xffff3041);
     assert_eq!(TARGET_DEAD, 0xffff3024);
     assert_eq!(MAC_INVALID, 0xffff3071);
+    assert_eq!(NOT_PROVISIONED, 0x80000001);
+    assert_eq!(EXPIRED, 0x80000002);
+    assert_eq!(ROLLED_BACK, 0x80000003);
 }
 
 #[test]
@@ -199,7 +236,7 @@ fn ledger_record() {
 
 /// Asserts the encoding of a message, and that its largest value fits exactly.
 fn assert_encoding<M: Message>(message: M, golden: &[u8], largest: M) {
-    let mut buffer = [0; 128];
+    let mut buffer = [0; 1024];
     assert_eq!(encode(&message, &mut buffer), Ok(golden));
     // The version of today takes one byte of the three that it may take.
     let length = encode(&largest, &mut buffer).expect("fits").len();
@@ -220,7 +257,7 @@ fn info() {
         keys: number,
         max_keys: number,
     };
-    assert_eq!(VERSION, 1);
+    assert_eq!(VERSION, 2);
     assert_encoding(
         Info {
             protocol: 1,
@@ -235,22 +272,76 @@ fn info() {
             max_keys: 8,
         },
         &[
-            1, 1, 0, 0x80, 0x20, 0x80, 0x80, 0x80, 0x01, 2, 3, 4, 0x80, 0x02, 5, 8,
+            2, 1, 0, 0x80, 0x20, 0x80, 0x80, 0x80, 0x01, 2, 3, 4, 0x80, 0x02, 5, 8,
         ],
         info(u32::MAX),
     );
 }
 
 #[test]
+fn provision() {
+    assert_eq!(DEVICE_KEY_SIZE, 32);
+    let provision = |serial| Provision {
+        serial,
+        nonce: [0xa2; 12],
+        wrapped_key: [0xa3; 32],
+        tag: [0xa4; 16],
+    };
+    let golden = [&[2, 0x81, 1][..], &[0xa2; 12], &[0xa3; 32], &[0xa4; 16]].concat();
+    assert_encoding(provision(129), &golden, provision(u32::MAX));
+}
+
+#[test]
 fn licence() {
-    let licence = Licence {
+    assert_eq!(CONTENT_KEY_SIZE, 16);
+    let licence = |not_after| Licence {
         key_id: [0xa1; 16],
+        not_after,
         nonce: [0xa2; 12],
         wrapped_key: [0xa3; 16],
         tag: [0xa4; 16],
     };
-    let golden = [&[1][..], &[0xa1; 16], &[0xa2; 12], &[0xa3; 16], &[0xa4; 16]].concat();
-    assert_encoding(licence, &golden, licence);
+    let golden = [
+        &[2][..],
+        &[0xa1; 16],
+        &[0x80, 1],
+        &[0xa2; 12],
+        &[0xa3; 16],
+        &[0xa4; 16],
+    ]
+    .concat();
+    assert_encoding(licence(128), &golden, licence(u64::MAX));
+}
+
+#[test]
+fn decrypt_sample() {
+    assert_eq!((MAX_SAMPLE, MAX_SUBSAMPLES), (1 << 20, 64));
+    let sample = |scheme, offset, subsamples: &[(u32, u32)]| DecryptSample {
+        key_id: [0xb1; 16],
+        scheme,
+        iv: [0xb2; 16],
+        used: 15,
+        pattern: Pattern { crypt: 1, skip: 9 },
+        offset,
+        subsamples: subsamples
+            .iter()
+            .map(|&(clear, encrypted)| Subsample { clear, encrypted })
+            .collect(),
+    };
+    let golden = [
+        &[2][..],
+        &[0xb1; 16],
+        &[1],
+        &[0xb2; 16],
+        &[15, 1, 9, 0x80, 0x20, 2, 3, 4, 0, 0x80, 1],
+    ]
+    .concat();
+    let most = [(u32::MAX, u32::MAX); MAX_SUBSAMPLES];
+    assert_encoding(
+        sample(Scheme::Cbcs, 4096, &[(3, 4), (0, 128)]),
+        &golden,
+        sample(Scheme::Cenc, u64::MAX, &most),
+    );
 }
 
 #[test]
@@ -260,7 +351,7 @@ fn decrypt() {
         counter: [0xb2; 16],
         offset,
     };
-    let golden = [&[1][..], &[0xb1; 16], &[0xb2; 16], &[0x81, 0x20]].concat();
+    let golden = [&[2][..], &[0xb1; 16], &[0xb2; 16], &[0x81, 0x20]].concat();
     assert_encoding(decrypt(4097), &golden, decrypt(u64::MAX));
 }
 
@@ -271,7 +362,33 @@ fn digest_request() {
         offset,
         length,
     };
-    let golden = [&[1][..], &[0xc1; 32], &[0x00], &[0x80, 0x01]].concat();
+    let golden = [&[2][..], &[0xc1; 32], &[0x00], &[0x80, 0x01]].concat();
     assert_encoding(digest(0, 128), &golden, digest(u64::MAX, u64::MAX));
     assert!(!format!("{:?}", digest(0, 1)).contains("193"));
+}
+
+#[test]
+fn decode() {
+    let decode = |long, short| Decode {
+        source_offset: long,
+        source_length: short,
+        frame: long,
+        frame_offset: long,
+        stride: short,
+        width: short,
+        height: short,
+    };
+    let message = Decode {
+        source_offset: 0,
+        source_length: 129,
+        frame: 5,
+        frame_offset: 4096,
+        stride: 2560,
+        width: 640,
+        height: 360,
+    };
+    let golden = [
+        1, 0, 0x81, 0x01, 5, 0x80, 0x20, 0x80, 0x14, 0x80, 0x05, 0xe8, 0x02,
+    ];
+    assert_encoding(message, &golden, decode(u64::MAX, u32::MAX));
 }

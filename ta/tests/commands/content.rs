@@ -30,6 +30,7 @@ fn set_up(firewall: &ModelFirewall) -> (TestInstance, Session, u64) {
     let mut session = public(&mut instance);
     let licence = Licence {
         key_id: [1; 16],
+        not_after: 0,
         nonce: [0; 12],
         wrapped_key: [KEY; 16],
         tag: [0; 16],

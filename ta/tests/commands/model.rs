@@ -93,10 +93,10 @@ impl ModelFirewall {
     /// The bytes at a physical address.
     pub fn bytes(&self, start: u64, length: u64) -> Vec<u8> {
         let model = self.0.borrow();
-        let all = model.memory.iter().flat_map(|word| word.to_ne_bytes());
-        all.skip((start - BASE) as usize)
-            .take(length as usize)
-            .collect()
+        let skip = (start - BASE) as usize;
+        let words = &model.memory[skip / 8..];
+        let all = words.iter().flat_map(|word| word.to_ne_bytes());
+        all.skip(skip % 8).take(length as usize).collect()
     }
 
     /// Where the byte at a physical address is.
@@ -303,6 +303,11 @@ pub fn kernel(instance: &mut TestInstance) -> Session {
 /// A session of user space.
 pub fn public(instance: &mut TestInstance) -> Session {
     instance.open(Client::Public).expect("admitted")
+}
+
+/// A session of the decoder.
+pub fn decoder(instance: &mut TestInstance) -> Session {
+    instance.open(Client::Decoder).expect("admitted")
 }
 
 /// A stream cipher of no security, whose key stream never repeats itself in a

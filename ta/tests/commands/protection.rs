@@ -5,7 +5,7 @@
 use crate::model::{
     instance, kernel, public, Call, ModelFirewall, BASE, SIZE, UI, WHOLE, WHOLE_SIZE,
 };
-use ringfence_proto::command::{result, RangeKind, RangeState, UseCase};
+use ringfence_proto::command::{result, RangeKind, RangeState, UseCase, PROTOCOL_VERSION};
 use ringfence_proto::message::DigestRequest;
 use ringfence_ta::instance::{Instance, MAX_PUBLIC_SESSIONS};
 use ringfence_ta::policy::Client;
@@ -54,8 +54,8 @@ fn hello_tells_protocol_and_granule() {
     let firewall = ModelFirewall::new();
     let mut instance = instance(&firewall, 1);
     let kernel = kernel(&mut instance);
-    assert_eq!(instance.hello(&kernel), Ok((2, 4096)));
-    assert_eq!(instance.hello(&kernel), Ok((2, 4096)));
+    assert_eq!(instance.hello(&kernel), Ok((PROTOCOL_VERSION, 4096)));
+    assert_eq!(instance.hello(&kernel), Ok((PROTOCOL_VERSION, 4096)));
     assert_eq!(firewall.calls(Call::Info), 1);
 }
 

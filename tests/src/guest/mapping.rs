@@ -141,6 +141,14 @@ impl Mapping {
         }
     }
 
+    /// Writes words, from the start of the mapping.
+    pub fn write(&mut self, words: impl IntoIterator<Item = u64>) {
+        for (place, word) in self.words().zip(words) {
+            // SAFETY: As above.
+            unsafe { place.write_volatile(word) };
+        }
+    }
+
     /// Writes a word in every page.
     pub fn touch(&self) {
         let first = self.address.cast::<u64>();

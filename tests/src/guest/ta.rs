@@ -6,7 +6,9 @@ use optee_teec::{
     Context, Operation, Param, ParamNone, ParamTmpRef, ParamType, ParamValue, Session, Uuid,
 };
 use ringfence::proto::command::{self, join, split};
-use ringfence::proto::message::{self, Decrypt, DigestRequest, Licence, Message};
+use ringfence::proto::message::{
+    self, Decrypt, DecryptSample, DigestRequest, Licence, Message, Provision,
+};
 
 /// A result code of the TEE other than success.
 pub type Code = u32;
@@ -93,6 +95,18 @@ impl Ta {
             .map(drop)
     }
 
+    /// Brings a device key.
+    pub fn provision(&mut self, provision: &Provision) -> Result<(), Code> {
+        self.invoke(
+            command::PROVISION,
+            bytes(&encoded(provision)),
+            ParamNone,
+            ParamNone,
+            ParamNone,
+        )
+        .map(drop)
+    }
+
     /// Loads a licence.
     pub fn load_licence(&mut self, licence: &Licence) -> Result<(), Code> {
         self.invoke(
@@ -121,6 +135,37 @@ impl Ta {
             answer(),
         )?;
         Ok(join(written.a(), written.b()))
+    }
+
+    /// Decrypts a sample, or a piece of one.
+    pub fn decrypt_sample(
+        &mut self,
+        handle: u64,
+        request: &DecryptSample,
+        sample: &[u8],
+    ) -> Result<u64, Code> {
+        let message = encoded(request);
+        let (.., written) = self.invoke(
+            command::DECRYPT_SAMPLE,
+            number(handle),
+            bytes(&message),
+            bytes(sample),
+            answer(),
+        )?;
+        Ok(join(written.a(), written.b()))
+    }
+
+    /// Runs AES-CTR over so many bytes of the application's own memory (test
+    /// builds).
+    pub fn cipher(&mut self, length: u32) -> Result<(), Code> {
+        self.invoke(
+            command::CIPHER,
+            ParamValue::new(length, 0, ParamType::ValueInput),
+            ParamNone,
+            ParamNone,
+            ParamNone,
+        )
+        .map(drop)
     }
 
     /// A keyed digest of what a buffer holds (test builds).

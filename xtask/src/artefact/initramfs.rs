@@ -18,7 +18,7 @@ use super::kernel::Kernel;
 use super::kselftest::{self, Kselftest};
 use super::modules::Modules;
 use super::programs::Programs;
-use super::ta::ForeignApplication;
+use super::ta::TrustedApplication;
 use super::userland::Userland;
 use crate::engine::{Job, Plan, Step};
 use crate::stack::Build;
@@ -52,7 +52,7 @@ pub struct TestParts {
     /// The kernel's own test of heaps.
     pub kselftest: Kselftest,
     /// A trusted application that is none of ours.
-    pub foreign: ForeignApplication,
+    pub foreign: TrustedApplication,
 }
 
 /// Declares the root file system that goes with `kernel`.

@@ -3,6 +3,8 @@
 
 mod camera;
 mod chart;
+mod page;
+mod video;
 
 use std::path::Path;
 use std::time::Duration;
@@ -27,8 +29,14 @@ pub fn run(cache: &Cache, scenario: Scenario, output: Option<&Path>) -> Result<O
     match scenario {
         Scenario::Main => main(cache, &stack),
         Scenario::Camera => camera::run(cache, &stack, output),
+        Scenario::Video => video::run(cache, &stack, output),
         Scenario::All => {
             let outcome = main(cache, &stack)?;
+            if !matches!(outcome.verdict, Verdict::Exit(0)) {
+                return Ok(outcome);
+            }
+            println!();
+            let outcome = video::run(cache, &stack, output)?;
             if !matches!(outcome.verdict, Verdict::Exit(0)) {
                 return Ok(outcome);
             }
@@ -42,7 +50,7 @@ pub fn run(cache: &Cache, scenario: Scenario, output: Option<&Path>) -> Result<O
 fn main(cache: &Cache, stack: &Stack) -> Result<Outcome> {
     stack.build_for_content()?;
     let directory = vm::run_directory(cache)?;
-    let content = content::prepare(cache, &stack.clip, &directory.join("share"))?;
+    let content = content::prepare(cache, stack, &directory.join("share"))?;
     let command = ["ringfence-scenario", "main", "/mnt/share/job.json"];
     let mut boot = Boot::of(
         Task::Command(command.map(str::to_owned).to_vec()),

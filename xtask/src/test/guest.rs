@@ -12,9 +12,15 @@ use crate::artefact::kernel::Flavour;
 use crate::bench;
 use crate::cache::Cache;
 use crate::content;
+use crate::ladder::Ladder;
+use crate::screening::Screening;
 use crate::stack::Stack;
 use crate::suites::{GuestBoot, Proof, LATENCY_SUITE};
 use crate::vm::{self, Boot, Outcome, Task, Verdict};
+
+/// The suite that has a film played before witnesses, and the pictures at which it is stopped.
+const SCREENING_SUITE: &str = "video";
+const PAUSES: [u32; 3] = [3, 12, 22];
 
 /// Boots and runs `suites` of `ringfence-tests`.
 pub fn run(
@@ -25,9 +31,17 @@ pub fn run(
     page: &Page,
 ) -> Result<Counts> {
     let directory = vm::run_directory(cache)?;
-    let content = content::prepare(cache, &stack.clip, &directory.join("share"))?;
+    let content = content::prepare(cache, stack, &directory.join("share"))?;
     if boot.images {
         copy_images(stack, &content.directory)?;
+    }
+    let mut needles = vec![content.needles.clone()];
+    let mut originals = None;
+    if boot.screening && suites.contains(&SCREENING_SUITE) {
+        let (ladder, title) = (Ladder::new(cache)?, &stack.clip.title);
+        let film = Screening::prepare(&ladder, title, &stack.film, &directory, &PAUSES)?;
+        needles.push(film.needles);
+        originals = Some(film.originals);
     }
     let script = format!(
         "{}failed=0; for suite in {}; do ringfence-tests $suite || failed=1; done; exit $failed",
@@ -42,7 +56,8 @@ pub fn run(
             conditions: boot.conditions,
             bootargs: boot.bootargs,
             share: Some(&content.directory),
-            needles: vec![content.needles.clone()],
+            needles,
+            originals,
             timeout: Some(time_limit(stack)),
             sink,
             ..Boot::of(shell(&script), directory)
@@ -114,7 +129,7 @@ pub fn run_latency(cache: &Cache, stack: &Stack, page: &Page) -> Result<Counts> 
 /// Makes faults on purpose; each test of `proof` passes when the run ends because of its own.
 pub fn prove(cache: &Cache, stack: &Stack, proof: &Proof, page: &Page) -> Result<Counts> {
     let directory = vm::run_directory(cache)?;
-    let content = content::prepare(cache, &stack.clip, &directory.join("share"))?;
+    let content = content::prepare(cache, stack, &directory.join("share"))?;
     let (sink, _) = page.recorder();
     let outcome = vm::boot(
         stack,

@@ -126,6 +126,13 @@ impl Arguments {
         self.option("-chardev", format!("socket,id={id},fd={fd}"))
     }
 
+    /// Gives the guest a screen that shows any of its memory, and takes orders about the machine
+    /// itself on the character device `monitor`.
+    pub fn screen(&mut self, monitor: &str) -> &mut Self {
+        self.option("-device", "ramfb")
+            .option("-mon", format!("chardev={monitor},mode=control"))
+    }
+
     /// The finished list.
     pub fn into_inner(self) -> Vec<OsString> {
         self.words

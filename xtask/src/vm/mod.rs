@@ -7,11 +7,14 @@
 
 pub mod console;
 pub mod machine;
+pub mod pictures;
 mod ports;
 mod qemu;
+mod qmp;
 pub mod search;
 mod terminal;
 mod wires;
+mod witness;
 
 use std::fs;
 use std::io::{self, Write};
@@ -33,6 +36,7 @@ use crate::artefact::kernel::Flavour;
 use crate::cache::Cache;
 use crate::stack::Stack;
 use machine::{Arguments, INITRAMFS_ADDRESS, KERNEL_ADDRESS};
+use pictures::Album;
 use qemu::Qemu;
 use search::Needles;
 use wires::{Screen, Wires};
@@ -108,6 +112,8 @@ pub struct Boot<'a> {
     pub bootargs: &'a str,
     /// What the guest may have the host search its memory for.
     pub needles: Vec<Needles>,
+    /// Pictures that the guest may have those of its screen compared with, as `NAME.png`.
+    pub originals: Option<PathBuf>,
     /// Where the command's output goes.
     pub sink: Sink,
 }
@@ -125,8 +131,14 @@ impl Boot<'_> {
             timeout: None,
             bootargs: "",
             needles: Vec::new(),
+            originals: None,
             sink: Arc::new(pass_on),
         }
+    }
+
+    /// Where pictures of the guest's screen are.
+    pub fn pictures(&self) -> PathBuf {
+        self.directory.join("pictures")
     }
 }
 
@@ -235,7 +247,8 @@ pub fn boot(stack: &Stack, boot: &Boot<'_>) -> Result<Outcome> {
     let consoles = wires.consoles(&mut arguments, directory, &events)?;
     arguments.option("-device", "virtio-serial-pci");
     wires.status(&mut arguments, &events)?;
-    wires.host(&mut arguments, &memory, &boot.needles)?;
+    let album = Album::new(boot.pictures(), boot.originals.clone());
+    wires.host(&mut arguments, &memory, &boot.needles, album)?;
     let mut screen = Screen::None;
     match boot.task {
         Task::Command(_) => wires.output(&mut arguments, &boot.sink)?,

@@ -9,6 +9,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand};
 use hex::FromHex;
 use ringfence::error::Error;
 use ringfence::fallback::{Policy, Property};
+use ringfence::play::pace::Rate;
 use ringfence::profile;
 
 use crate::exit;
@@ -62,6 +63,12 @@ pub enum Command {
         #[arg(long)]
         show_handle: bool,
     },
+    /// Bring the device key that licences are sealed under; the trusted application
+    /// keeps it in secure storage.
+    Provision {
+        /// The device key, sealed for the trusted application.
+        file: PathBuf,
+    },
     /// Decrypt a file into a new protected buffer, in the secure world.
     Decrypt {
         /// The file: AES-128-CTR ciphertext.
@@ -83,8 +90,57 @@ pub enum Command {
         #[command(flatten)]
         hold: Hold,
     },
+    /// Play an encrypted film: an MP4 file by ISO/IEC 23001-7, whose frames are
+    /// decrypted and decoded by the secure world, and shown by a device.
+    Play(Play),
     /// Show how full the heaps are, and whether the secure world answers.
     Status,
+}
+
+/// What is played, and how.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct Play {
+    /// The film.
+    pub file: PathBuf,
+    /// The licence for its key.
+    #[arg(long)]
+    pub licence: PathBuf,
+    /// The device key to bring first, sealed for the trusted application.
+    #[arg(long)]
+    pub provision: Option<PathBuf>,
+    /// The protected heap that its buffers come from.
+    #[arg(long, default_value = "protected-video")]
+    pub heap: String,
+    /// The device that shows it; nothing is shown without one.
+    #[arg(long, value_name = "DEVICE", conflicts_with = "no_decode")]
+    pub display: Option<PathBuf>,
+    /// Decrypt the frames only.
+    #[arg(long)]
+    pub no_decode: bool,
+    /// The first frame to play, from 0.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub from: usize,
+    /// How many frames to play, instead of all.
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub frames: Option<usize>,
+    /// How fast: auto for the film's own rate, max, or frames a second.
+    #[arg(long, default_value = "auto")]
+    pub fps: Rate,
+    /// Say on standard output what becomes of every frame, and where the buffers
+    /// are.
+    #[arg(long)]
+    pub events: bool,
+    /// Wait for a line on standard input after these frames.
+    #[arg(long, value_name = "N,M", value_delimiter = ',')]
+    pub pause_at: Vec<usize>,
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("at least 1".to_owned()),
+        Ok(number) => Ok(number),
+        Err(error) => Err(format!("{error}")),
+    }
 }
 
 /// Which heaps may serve.
@@ -252,6 +308,28 @@ mod tests {
             &["--from", "camera", "--profile", "camera"],
             &["--from", "camera", "--require", "fast"],
             &["--from", "camera", "--count", "0"],
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_film_is_played_with_a_licence() {
+        let parse = |more: &[&str]| {
+            let mut words = vec!["ringfence", "play", "film.mp4"];
+            words.extend(more);
+            Args::try_parse_from(words)
+        };
+        assert!(parse(&[]).is_err());
+        let args = parse(&["--licence", "l", "--fps", "max", "--pause-at", "3,7"]).unwrap();
+        let Command::Play(play) = args.command else {
+            panic!("another command");
+        };
+        assert_eq!((play.fps, play.pause_at), (Rate::Max, vec![3, 7]));
+        for wrong in [
+            &["--licence", "l", "--frames", "0"][..],
+            &["--licence", "l", "--fps", "0"],
+            &["--licence", "l", "--no-decode", "--display", "/dev/x"],
         ] {
             assert!(parse(wrong).is_err(), "{wrong:?}");
         }

@@ -4,6 +4,7 @@
 
 mod args;
 mod exit;
+mod play;
 mod run;
 mod show;
 

@@ -15,10 +15,11 @@ use ringfence::control::Control;
 use ringfence::error::Error;
 use ringfence::fallback::Allocator;
 use ringfence::heap;
-use ringfence::proto::message::{self, Licence};
+use ringfence::proto::message::{self, Licence, Provision};
 use ringfence::status::Status;
 
 use crate::args::{Args, BufferName, Command, Hold};
+use crate::play;
 use crate::show::{self, Allocated, AnyHeap, Decrypted, Shown};
 
 /// Carries out a command line.
@@ -81,6 +82,8 @@ pub fn run(args: &Args) -> Result<(), Error> {
             hold(how_long);
             Ok(())
         }
+        Command::Play(what) => play::play(what, args.json),
+        Command::Provision { file } => provision(&read_provision(file)?),
         Command::Status => {
             show::status(&Status::read()?, args.json);
             Ok(())
@@ -129,15 +132,25 @@ fn take(name: BufferName) -> Result<Buffer, Error> {
     Buffer::of_process(name.pid.unwrap_or_else(process::id), name.fd)
 }
 
-fn read_licence(path: &Path) -> Result<Licence, Error> {
-    let bytes = fs::read(path).map_err(|source| Error::Read {
-        path: path.to_owned(),
-        source,
-    })?;
-    message::decode(&bytes).map_err(Error::Licence)
+/// Reads a licence.
+pub fn read_licence(path: &Path) -> Result<Licence, Error> {
+    message::decode(&read(path)?).map_err(Error::Licence)
 }
 
-fn open(path: &Path) -> Result<(File, u64), Error> {
+/// Reads a sealed device key.
+pub fn read_provision(path: &Path) -> Result<Provision, Error> {
+    message::decode(&read(path)?).map_err(Error::Provision)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    fs::read(path).map_err(|source| Error::Read {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Opens a file, and says how many bytes it has.
+pub fn open(path: &Path) -> Result<(File, u64), Error> {
     let failed = |source| Error::Read {
         path: path.to_owned(),
         source,
@@ -189,6 +202,16 @@ fn decrypt(
     _counter: [u8; 16],
 ) -> Result<(Buffer, Decrypted), Error> {
     open(file)?;
+    Err(Error::WithoutTee)
+}
+
+#[cfg(all(feature = "tee", target_arch = "aarch64"))]
+fn provision(provision: &Provision) -> Result<(), Error> {
+    ringfence::secure::SecureSession::open()?.provision(provision)
+}
+
+#[cfg(not(all(feature = "tee", target_arch = "aarch64")))]
+fn provision(_provision: &Provision) -> Result<(), Error> {
     Err(Error::WithoutTee)
 }
 

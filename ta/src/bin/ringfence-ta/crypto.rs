@@ -10,16 +10,18 @@ use optee_utee::{
     TransientObject, TransientObjectType, AE,
 };
 use ringfence_proto::command::result;
-use ringfence_proto::message::{Licence, CONTENT_KEY_SIZE};
+use ringfence_proto::message::{Licence, Provision, Scheme, CONTENT_KEY_SIZE, DEVICE_KEY_SIZE};
 use ringfence_ta::instance::Decryptor;
 use ringfence_ta::keys::ContentKey;
+use ringfence_ta::ladder::DeviceKey;
 use ringfence_ta::refusal::Refusal;
+use ringfence_ta::sample::SampleCipher;
 use ringfence_ta::shared::SharedBytes;
 
 use crate::firewall_session::tee;
 
-/// The key that licences are sealed with, given when the TA is built.
-static PROVISIONING_KEY: [u8; 32] = *include_bytes!(env!("RINGFENCE_PROVISIONING_KEY_FILE"));
+/// The key that device keys are sealed with, given when the TA is built.
+static FACTORY_KEY: [u8; DEVICE_KEY_SIZE] = *include_bytes!(env!("RINGFENCE_FACTORY_KEY_FILE"));
 
 /// A random number, good enough for secrets.
 pub fn random() -> u64 {
@@ -37,71 +39,151 @@ fn key_object(kind: TransientObjectType, key: &[u8]) -> Result<TransientObject, 
     Ok(object)
 }
 
-/// Opens a licence: AES-256-GCM under the provisioning key, with the key id as
-/// additional authenticated data.
+/// Opens a sealed key: AES-256-GCM.
+fn unseal(
+    under: &[u8; DEVICE_KEY_SIZE],
+    nonce: &[u8; 12],
+    aad: &[u8],
+    sealed: &[u8],
+    tag: &[u8; 16],
+    key: &mut [u8],
+) -> Result<(), Refusal> {
+    let operation =
+        AE::allocate(AlgorithmId::AesGcm, OperationMode::Decrypt, under.len() * 8).map_err(tee)?;
+    operation
+        .set_key(&key_object(TransientObjectType::Aes, under)?)
+        .map_err(tee)?;
+    operation
+        .init(nonce, tag.len() * 8, aad.len(), sealed.len())
+        .map_err(tee)?;
+    operation.update_aad(aad);
+    let written =
+        operation
+            .decrypt_final(sealed, key, tag)
+            .map_err(|error| match error.raw_code() {
+                result::MAC_INVALID => Refusal::Forged,
+                code => Refusal::Tee(code),
+            })?;
+    match written == sealed.len() {
+        true => Ok(()),
+        false => Err(Refusal::Tee(result::GENERIC)),
+    }
+}
+
+/// Opens a device key, which is sealed under the factory key.
 ///
 /// # Errors
 ///
 /// [`Refusal::Forged`] if it does not authenticate.
-pub fn unwrap(licence: &Licence, key: &mut [u8; CONTENT_KEY_SIZE]) -> Result<(), Refusal> {
-    let operation = AE::allocate(
-        AlgorithmId::AesGcm,
-        OperationMode::Decrypt,
-        PROVISIONING_KEY.len() * 8,
+pub fn unseal_device_key(
+    provision: &Provision,
+    key: &mut [u8; DEVICE_KEY_SIZE],
+) -> Result<(), Refusal> {
+    unseal(
+        &FACTORY_KEY,
+        &provision.nonce,
+        &provision.aad(),
+        &provision.wrapped_key,
+        &provision.tag,
+        key,
     )
-    .map_err(tee)?;
-    operation
-        .set_key(&key_object(TransientObjectType::Aes, &PROVISIONING_KEY)?)
-        .map_err(tee)?;
-    operation
-        .init(
-            &licence.nonce,
-            licence.tag.len() * 8,
-            licence.key_id.len(),
-            licence.wrapped_key.len(),
-        )
-        .map_err(tee)?;
-    operation.update_aad(&licence.key_id);
-    let written = operation
-        .decrypt_final(&licence.wrapped_key, key, &licence.tag)
-        .map_err(|error| match error.raw_code() {
-            result::MAC_INVALID => Refusal::Forged,
-            code => Refusal::Tee(code),
-        })?;
-    match written {
-        CONTENT_KEY_SIZE => Ok(()),
-        _ => Err(Refusal::Tee(result::GENERIC)),
-    }
 }
 
-/// AES-128-CTR. The counter block goes on from piece to piece, whatever their
-/// sizes.
-pub struct AesCtr(Cipher);
+/// Opens a content key, which is sealed under the device key.
+///
+/// # Errors
+///
+/// [`Refusal::Forged`] if it does not authenticate.
+pub fn unseal_content_key(
+    device_key: &DeviceKey,
+    licence: &Licence,
+    key: &mut [u8; CONTENT_KEY_SIZE],
+) -> Result<(), Refusal> {
+    unseal(
+        device_key.bytes(),
+        &licence.nonce,
+        &licence.aad(),
+        &licence.wrapped_key,
+        &licence.tag,
+        key,
+    )
+}
 
-impl AesCtr {
-    /// A cipher that begins with this counter block.
+/// AES-128, as a stream (CTR) or in blocks (CBC). It goes on from piece to piece.
+pub struct Aes(Cipher);
+
+impl Aes {
+    fn new(key: &[u8], algorithm: AlgorithmId) -> Result<Self, Refusal> {
+        let cipher =
+            Cipher::allocate(algorithm, OperationMode::Decrypt, key.len() * 8).map_err(tee)?;
+        cipher
+            .set_key(&key_object(TransientObjectType::Aes, key)?)
+            .map_err(tee)?;
+        Ok(Self(cipher))
+    }
+
+    /// AES-CTR that begins with this counter block.
     ///
     /// # Errors
     ///
     /// [`Refusal::Tee`] when the TEE has no room for it.
-    pub fn new(key: &ContentKey, counter: &[u8; 16]) -> Result<Self, Refusal> {
-        let cipher = Cipher::allocate(
-            AlgorithmId::AesCtr,
-            OperationMode::Decrypt,
-            key.bytes().len() * 8,
-        )
-        .map_err(tee)?;
-        cipher
-            .set_key(&key_object(TransientObjectType::Aes, key.bytes())?)
-            .map_err(tee)?;
-        cipher.init(counter);
-        Ok(Self(cipher))
+    pub fn stream(key: &ContentKey, counter: &[u8; 16]) -> Result<Self, Refusal> {
+        let aes = Self::new(key.bytes(), AlgorithmId::AesCtr)?;
+        aes.0.init(counter);
+        Ok(aes)
+    }
+
+    /// What a scheme's samples take; it begins with
+    /// [`restart`](SampleCipher::restart).
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Tee`] when the TEE has no room for it.
+    pub fn of_scheme(key: &ContentKey, scheme: Scheme) -> Result<Self, Refusal> {
+        let algorithm = match scheme {
+            Scheme::Cenc => AlgorithmId::AesCtr,
+            Scheme::Cbcs => AlgorithmId::AesCbcNopad,
+        };
+        Self::new(key.bytes(), algorithm)
+    }
+
+    /// Decrypts `length` bytes. For AES-CTR, and for whole blocks of AES-CBC,
+    /// libutee keeps no buffer between: core decrypts from the one place into the
+    /// other.
+    ///
+    /// # Safety
+    ///
+    /// `from` must be readable, `to` writable, for so many bytes; they may be the
+    /// same.
+    unsafe fn update(
+        &mut self,
+        from: *const u8,
+        to: *mut u8,
+        length: usize,
+    ) -> Result<(), Refusal> {
+        let mut written = length;
+        // SAFETY: by the contract. Core checks both against this TA's mappings once
+        // more.
+        let code = unsafe {
+            raw::TEE_CipherUpdate(
+                self.0.handle(),
+                from.cast(),
+                length,
+                to.cast(),
+                &mut written,
+            )
+        };
+        match code {
+            raw::TEE_SUCCESS if written == length => Ok(()),
+            raw::TEE_SUCCESS => Err(Refusal::Tee(result::GENERIC)),
+            code => Err(Refusal::Tee(code)),
+        }
     }
 }
 
-impl Decryptor for AesCtr {
-    /// Core decrypts from the shared memory straight into the window: for
-    /// AES-CTR libutee keeps no buffer between, and core reads each byte once.
+impl Decryptor for Aes {
+    /// Core decrypts from the shared memory straight into the window, and reads each
+    /// byte once, for AES-CTR.
     unsafe fn decrypt(
         &mut self,
         ciphertext: SharedBytes<'_>,
@@ -110,24 +192,77 @@ impl Decryptor for AesCtr {
         if ciphertext.len() != plaintext.len() {
             return Err(Refusal::OutOfBounds);
         }
-        let mut written = plaintext.len();
-        // SAFETY: `ciphertext` is readable by its type, `plaintext` writable by
-        // this function's contract, and both are of the lengths given. Core
-        // checks both against this TA's mappings once more.
-        let code = unsafe {
-            raw::TEE_CipherUpdate(
-                self.0.handle(),
-                ciphertext.as_ptr().cast(),
-                ciphertext.len(),
-                plaintext.cast::<core::ffi::c_void>().as_ptr(),
-                &mut written,
+        // SAFETY: `ciphertext` is readable by its type, `plaintext` writable by this
+        // function's contract, and both are of the same length.
+        unsafe {
+            self.update(
+                ciphertext.as_ptr(),
+                plaintext.cast().as_ptr(),
+                plaintext.len(),
             )
-        };
-        match code {
-            raw::TEE_SUCCESS if written == plaintext.len() => Ok(()),
-            raw::TEE_SUCCESS => Err(Refusal::Tee(result::GENERIC)),
-            code => Err(Refusal::Tee(code)),
         }
+    }
+}
+
+impl SampleCipher for Aes {
+    fn restart(&mut self, iv: &[u8; 16]) -> Result<(), Refusal> {
+        self.0.init(iv);
+        Ok(())
+    }
+
+    unsafe fn decrypt(
+        &mut self,
+        ciphertext: SharedBytes<'_>,
+        plaintext: NonNull<[u8]>,
+    ) -> Result<(), Refusal> {
+        // SAFETY: the same contract.
+        unsafe { Decryptor::decrypt(self, ciphertext, plaintext) }
+    }
+
+    unsafe fn decrypt_in_place(&mut self, blocks: NonNull<[u8]>) -> Result<(), Refusal> {
+        let bytes = blocks.cast::<u8>().as_ptr();
+        // SAFETY: readable and writable by the contract.
+        unsafe { self.update(bytes, bytes, blocks.len()) }
+    }
+
+    /// libutee copies: the compiler knows nothing of the other side's writes.
+    unsafe fn copy(&mut self, from: SharedBytes<'_>, to: NonNull<[u8]>) {
+        let length = from.len().min(to.len());
+        // SAFETY: `from` is readable by its type, `to` writable by the contract.
+        unsafe { raw::TEE_MemMove(to.cast().as_ptr(), from.as_ptr().cast(), length) };
+    }
+}
+
+/// Measures what decryption costs by itself.
+#[cfg(feature = "test-commands")]
+pub mod plain {
+    use alloc::vec::Vec;
+
+    use super::{Aes, AlgorithmId, Refusal};
+
+    /// Bytes of the TA's own memory that are worked on at once.
+    const PIECE: usize = 64 << 10;
+
+    /// Runs AES-CTR over `length` bytes of this TA's own memory.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Full`] when there is no memory, or what the TEE says.
+    pub fn run(length: usize) -> Result<(), Refusal> {
+        let mut memory = Vec::new();
+        memory.try_reserve_exact(PIECE).map_err(|_| Refusal::Full)?;
+        memory.resize(PIECE, 0u8);
+        let mut aes = Aes::new(&[0x42; 16], AlgorithmId::AesCtr)?;
+        aes.0.init(&[0; 16]);
+        let mut left = length;
+        while left > 0 {
+            let piece = left.min(PIECE);
+            let bytes = memory.as_mut_ptr();
+            // SAFETY: `memory` has `PIECE` bytes, which nobody else looks at.
+            unsafe { aes.update(bytes, bytes, piece)? };
+            left -= piece;
+        }
+        Ok(())
     }
 }
 

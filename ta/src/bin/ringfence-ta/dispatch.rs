@@ -13,14 +13,16 @@ use optee_utee::{
     ParameterValueRead, ParameterValueWrite, ParametersAny,
 };
 use ringfence_proto::command::{self, join, split, RangeRecord};
-use ringfence_proto::message::{self, decode, encode, Decrypt, Licence, Message};
+use ringfence_proto::message::{
+    self, decode, encode, Decrypt, DecryptSample, Licence, Message, Provision,
+};
 use ringfence_ta::instance::Session;
 use ringfence_ta::refusal::Refusal;
 use ringfence_ta::shared::SharedBytes;
 
-use crate::crypto::{self, AesCtr};
+use crate::crypto::{self, Aes};
 use crate::firewall_session::tee;
-use crate::State;
+use crate::{storage, Keys, State};
 
 /// Only memory of the normal world will do; an extension of OP-TEE to
 /// `TEE_CheckMemoryAccessRights()` (`tee_api_defines_extensions.h`).
@@ -29,6 +31,7 @@ const ACCESS_NONSECURE: u32 = 0x1000_0000;
 /// Runs one command.
 pub fn invoke(
     state: &mut State,
+    keys: &mut Keys,
     session: &mut Session,
     command: u32,
     parameters: &mut ParametersAny,
@@ -44,8 +47,15 @@ pub fn invoke(
             session.client.must_be_kernel()?;
             invoke_kernel(state, session, command, parameters)
         }
-        command::INFO | command::LOAD_LICENCE | command::DECRYPT => {
+        command::PROVISION | command::LOAD_LICENCE => {
+            invoke_keys(keys, session, command, parameters)
+        }
+        command::INFO | command::DECRYPT | command::DECRYPT_SAMPLE => {
             invoke_public(state, session, command, parameters)
+        }
+        command::RESOLVE => {
+            session.client.must_be_decoder()?;
+            resolve(state, session, parameters)
         }
         #[cfg(feature = "test-commands")]
         command::DIGEST
@@ -55,7 +65,8 @@ pub fn invoke(
         | command::HOLD
         | command::LET_GO
         | command::METER
-        | command::FILL => invoke_test(state, session, command, parameters),
+        | command::FILL
+        | command::CIPHER => invoke_test(state, session, command, parameters),
         _ => Err(Refusal::UnknownCommand),
     }
 }
@@ -118,6 +129,28 @@ fn invoke_kernel(
     }
 }
 
+/// Runs a command of anybody that is about keys.
+fn invoke_keys(
+    keys: &mut Keys,
+    session: &mut Session,
+    command: u32,
+    parameters: &mut ParametersAny,
+) -> Result<(), Refusal> {
+    match (command, parameters) {
+        (command::PROVISION, (Any::MemrefInput(provision), Any::None, Any::None, Any::None)) => {
+            let provision: Provision = read(provision)?;
+            keys.provision(&provision, crypto::unseal_device_key)
+        }
+        (command::LOAD_LICENCE, (Any::MemrefInput(licence), Any::None, Any::None, Any::None)) => {
+            let licence: Licence = read(licence)?;
+            session.keys.load(&licence, |licence, key| {
+                keys.open(licence, key, storage::clock, crypto::unseal_content_key)
+            })
+        }
+        _ => Err(Refusal::ParameterTypes),
+    }
+}
+
 /// Runs a command of anybody.
 fn invoke_public(
     state: &mut State,
@@ -132,10 +165,6 @@ fn invoke_public(
             let bytes = encode(&info, &mut buffer).map_err(|_| Refusal::Full)?;
             reserve(out, bytes.len())?;
             out.set_output(bytes).map_err(tee)
-        }
-        (command::LOAD_LICENCE, (Any::MemrefInput(licence), Any::None, Any::None, Any::None)) => {
-            let licence: Licence = read(licence)?;
-            session.keys.load(&licence, crypto::unwrap)
         }
         (
             command::DECRYPT,
@@ -153,13 +182,51 @@ fn invoke_public(
                 number(handle),
                 &request,
                 shared(content)?,
-                AesCtr::new,
+                Aes::stream,
+            )?;
+            set(out, split(written));
+            Ok(())
+        }
+        (
+            command::DECRYPT_SAMPLE,
+            (
+                Any::ValueInput(handle),
+                Any::MemrefInput(request),
+                Any::MemrefInput(content),
+                Any::ValueOutput(out),
+            ),
+        ) => {
+            set(out, (0, 0));
+            let request: DecryptSample = read(request)?;
+            let written = state.decrypt_sample(
+                session,
+                number(handle),
+                &request,
+                shared(content)?,
+                Aes::of_scheme,
             )?;
             set(out, split(written));
             Ok(())
         }
         _ => Err(Refusal::ParameterTypes),
     }
+}
+
+/// RESOLVE.
+fn resolve(
+    state: &mut State,
+    session: &Session,
+    parameters: &mut ParametersAny,
+) -> Result<(), Refusal> {
+    let (Any::ValueInput(handle), Any::ValueOutput(start), Any::ValueOutput(size), Any::None) =
+        parameters
+    else {
+        return Err(Refusal::ParameterTypes);
+    };
+    let range = state.resolve(session, number(handle))?;
+    set(start, split(range.start()));
+    set(size, split(range.size()));
+    Ok(())
 }
 
 /// Runs a command of test builds.
@@ -214,6 +281,10 @@ fn invoke_test(
         (command::FILL, (Any::ValueInput(handle), Any::ValueInput(byte), Any::None, Any::None)) => {
             let byte = u8::try_from(byte.get_a()).map_err(|_| Refusal::OutOfBounds)?;
             state.fill(number(handle), byte)
+        }
+        (command::CIPHER, (Any::ValueInput(length), Any::None, Any::None, Any::None)) => {
+            let length = usize::try_from(length.get_a()).map_err(|_| Refusal::OutOfBounds)?;
+            crypto::plain::run(length)
         }
         (command::LET_GO, (Any::None, Any::None, Any::None, Any::None)) => state.let_go(session),
         _ => Err(Refusal::ParameterTypes),

@@ -2,7 +2,8 @@
 
 //! Scenarios that the guest plays, with a report of what was measured:
 //! `ringfence-scenario main JOB.json` decrypts into protected buffers,
-//! `ringfence-scenario camera [WIDTH HEIGHT]` has a camera start with the machine.
+//! `ringfence-scenario camera [WIDTH HEIGHT]` has a camera start with the machine,
+//! `ringfence-scenario video SCREENING.json` plays an encrypted film.
 //!
 //! Exit status: 0 if everything was as promised, 1 if something was not, 2 for
 //! wrong usage.
@@ -10,9 +11,13 @@
 #[cfg(all(feature = "guest", target_arch = "aarch64"))]
 mod camera;
 #[cfg(all(feature = "guest", target_arch = "aarch64"))]
+mod cinema;
+#[cfg(all(feature = "guest", target_arch = "aarch64"))]
 mod protected;
 #[cfg(all(feature = "guest", target_arch = "aarch64"))]
 mod report;
+#[cfg(all(feature = "guest", target_arch = "aarch64"))]
+mod screening;
 
 #[cfg(all(feature = "guest", target_arch = "aarch64"))]
 fn main() -> std::process::ExitCode {
@@ -25,6 +30,7 @@ fn main() -> std::process::ExitCode {
     let words: Vec<_> = arguments.iter().map(String::as_str).collect();
     let played = match words.as_slice() {
         ["main", job] => protected::play(job.as_ref()),
+        ["video", job] => screening::play(job.as_ref()),
         ["camera"] => camera::play(camera::FRAME),
         ["camera", width, height] => match (width.parse(), height.parse()) {
             (Ok(width), Ok(height)) => camera::play((width, height)),

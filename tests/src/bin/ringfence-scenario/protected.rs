@@ -18,7 +18,7 @@ use ringfence::buffer::{Buffer, BufferInfo};
 use ringfence::content::{advance, BLOCK};
 use ringfence::control::Control;
 use ringfence::heap::{Heap, HeapInfo};
-use ringfence::proto::message::{self, DigestRequest, Licence};
+use ringfence::proto::message::{self, DigestRequest, Licence, Message};
 use ringfence::secure::{Encryption, SecureSession};
 use ringfence_tests::guest::memory::{self, Outcome, PhysicalRange};
 use ringfence_tests::guest::ta::Ta;
@@ -44,9 +44,8 @@ struct Part {
 pub fn play(path: &Path) -> anyhow::Result<Report> {
     let job = Job::read(path)?;
     let folder = path.parent().context("a job file has a folder")?;
-    let licence = fs::read(folder.join(&job.licence)).context("the licence")?;
-    let licence: Licence =
-        message::decode(&licence).map_err(|error| anyhow::anyhow!("the licence: {error}"))?;
+    let provision = message_of(&folder.join(&job.provision))?;
+    let licence = message_of(&folder.join(&job.licence))?;
     let ciphertext = File::open(folder.join(&job.ciphertext)).context("the clip")?;
     let before = heap_info(&job.heap)?;
 
@@ -59,6 +58,7 @@ pub fn play(path: &Path) -> anyhow::Result<Report> {
     let ranges: Vec<_> = parts.iter().map(|part| part.range).collect();
 
     report.part("Content, decrypted by the trusted application");
+    SecureSession::open()?.provision(&provision)?;
     decrypt(&job, &licence, &ciphertext, &parts, &mut report)?;
     digests(&job, &parts, &mut report)?;
 
@@ -89,6 +89,12 @@ pub fn play(path: &Path) -> anyhow::Result<Report> {
     report.promise("search of the machine's memory", gone);
     report.promise("heap", as_before(&before));
     Ok(report)
+}
+
+/// The message in a file.
+fn message_of<M: Message>(path: &Path) -> anyhow::Result<M> {
+    let bytes = fs::read(path).with_context(|| path.display().to_string())?;
+    message::decode(&bytes).map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))
 }
 
 fn allocate(job: &Job, report: &mut Report) -> anyhow::Result<Vec<Part>> {
@@ -281,6 +287,7 @@ fn search(job: &Job, ranges: &[PhysicalRange]) -> anyhow::Result<(u64, u64, Stri
             first_outside,
         } => Ok((inside, outside, first_outside.unwrap_or_default())),
         Reply::Refused { error } => anyhow::bail!("the host refused: {error}"),
+        other => anyhow::bail!("the host answers {other:?}"),
     }
 }
 
@@ -293,7 +300,8 @@ fn zeros(ranges: &[PhysicalRange]) -> anyhow::Result<String> {
     Ok(format!("zeros, all {total} bytes of them"))
 }
 
-fn as_before(before: &HeapInfo) -> anyhow::Result<String> {
+/// Fails unless a heap is as it was, and all of it free.
+pub fn as_before(before: &HeapInfo) -> anyhow::Result<String> {
     let after = heap_info(&before.name)?;
     anyhow::ensure!(after == *before, "{after:?}, not {before:?}");
     anyhow::ensure!(after.protected_bytes == 0, "{after:?}");

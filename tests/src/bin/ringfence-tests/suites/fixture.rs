@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use hmac::{Hmac, KeyInit, Mac};
 use ringfence::content::advance;
-use ringfence::proto::message::{self, Decrypt, DigestRequest, Licence};
+use ringfence::proto::message::{self, Decrypt, DigestRequest, Licence, Message, Provision};
 use ringfence_tests::guest::ta::{expect_done, Ta};
 use ringfence_tests::job::Job;
 use sha2::Sha256;
@@ -31,6 +31,18 @@ pub fn path(name: &Path) -> anyhow::Result<String> {
     Ok(path.to_str().context("a path that is no text")?.to_owned())
 }
 
+/// A message in a file that the host has prepared.
+pub fn read_message<M: Message>(name: &Path) -> anyhow::Result<M> {
+    let bytes = fs::read(path(name)?).with_context(|| name.display().to_string())?;
+    message::decode(&bytes).map_err(|error| anyhow::anyhow!("{}: {error}", name.display()))
+}
+
+/// Brings a device key.
+pub fn provision(name: &Path) -> anyhow::Result<()> {
+    let provision: Provision = read_message(name)?;
+    expect_done(Ta::open()?.provision(&provision), "PROVISION")
+}
+
 /// The start of the scenario's clip.
 pub struct Fixture {
     /// Its licence.
@@ -42,11 +54,12 @@ pub struct Fixture {
 }
 
 impl Fixture {
-    /// Reads it.
+    /// Reads it, and brings the trusted application the device key that its licence
+    /// takes.
     pub fn read() -> anyhow::Result<Self> {
         let job = Job::read(&job_path())?;
-        let licence = fs::read(path(&job.licence)?).context("the licence")?;
-        let licence = message::decode(&licence).map_err(|error| anyhow::anyhow!("{error}"))?;
+        provision(&job.provision)?;
+        let licence = read_message(&job.licence)?;
         let first = job.contents().next().context("the clip is empty")?;
         let mut ciphertext = Vec::new();
         File::open(path(&job.ciphertext)?)

@@ -16,6 +16,7 @@ mod clients;
 mod cma;
 mod command;
 mod cycles;
+mod decoder;
 mod dmabuf;
 mod fallback;
 mod faults;
@@ -39,6 +40,7 @@ mod soak;
 mod stale;
 mod system;
 mod tee;
+mod video;
 
 use std::env;
 use std::fs;
@@ -287,6 +289,11 @@ const SUITES: &[Suite] = &[
         tests: Tests::Fixed(fuzz::TESTS),
     },
     Suite {
+        name: "decoder",
+        boot: Boot::Default,
+        tests: Tests::Fixed(decoder::TESTS),
+    },
+    Suite {
         name: "lifecycle",
         boot: Boot::Default,
         tests: Tests::Fixed(lifecycle::TESTS),
@@ -295,6 +302,11 @@ const SUITES: &[Suite] = &[
         name: "kexec",
         boot: Boot::Images,
         tests: Tests::Fixed(kexec::TESTS),
+    },
+    Suite {
+        name: "video",
+        boot: Boot::Default,
+        tests: Tests::Fixed(video::TESTS),
     },
     Suite {
         name: "soak",

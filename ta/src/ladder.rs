@@ -1,0 +1,350 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The key ladder: the factory key opens a device key, which is kept in secure
+//! storage, and the device key opens licences.
+//!
+//! # What time is worth
+//!
+//! A licence has a last second, and the TA has no clock of its own: the time is
+//! what Linux says. So the latest time that was ever said is kept in secure
+//! storage, and in memory beside it, and counts when it is later than the clock.
+//! A clock that is turned back after a licence has ended thus brings nothing.
+//!
+//! What remains: a Linux whose clock was never right can use a licence after its
+//! end, and whoever can put back the files of secure storage as they were before
+//! puts back the time, and the device key, with them, for the next instance of the
+//! TA. Storage in a replay-protected memory block (RPMB) refuses that, and a clock
+//! that the secure world alone sets refuses the former. Linux can also make
+//! licences end at once, by setting the clock ahead; it can stop playing anyway.
+
+use ringfence_proto::message::{Licence, Provision, CONTENT_KEY_SIZE, DEVICE_KEY_SIZE};
+use zeroize::Zeroizing;
+
+use crate::refusal::Refusal;
+
+/// What is kept in secure storage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Item {
+    /// The device key behind its serial number.
+    DeviceKey,
+    /// The latest time.
+    Time,
+}
+
+/// Objects that outlive the TA, which nobody else can read or forge.
+pub trait Storage {
+    /// Fills `content` with an object, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Tee`] when it cannot be read, or has another size.
+    fn load(&mut self, item: Item, content: &mut [u8]) -> Result<bool, Refusal>;
+
+    /// Creates or replaces an object, whole or not at all.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Tee`] when it cannot be written.
+    fn store(&mut self, item: Item, content: &[u8]) -> Result<(), Refusal>;
+}
+
+/// A device key, zeroed when it goes.
+#[derive(Default)]
+pub struct DeviceKey(Zeroizing<[u8; DEVICE_KEY_SIZE]>);
+
+impl DeviceKey {
+    /// The key's bytes.
+    pub fn bytes(&self) -> &[u8; DEVICE_KEY_SIZE] {
+        &self.0
+    }
+
+    /// Compares in a time that does not depend on the keys.
+    fn is(&self, other: &Self) -> bool {
+        let differences = self.0.iter().zip(other.0.iter());
+        differences.fold(0, |all, (a, b)| all | (a ^ b)) == 0
+    }
+}
+
+/// Bytes of the serial number in a stored device key.
+const SERIAL_SIZE: usize = 4;
+
+/// The rungs of the ladder, over secure storage.
+pub struct Ladder<S> {
+    storage: S,
+    /// The latest time that this instance has seen, in seconds since 1970.
+    latest: u64,
+}
+
+impl<S: Storage> Ladder<S> {
+    /// A ladder that has looked at nothing yet.
+    pub const fn new(storage: S) -> Self {
+        Self { storage, latest: 0 }
+    }
+
+    /// The stored device key and its serial number.
+    fn device_key(&mut self) -> Result<Option<(u32, DeviceKey)>, Refusal> {
+        let mut record = Zeroizing::new([0; SERIAL_SIZE + DEVICE_KEY_SIZE]);
+        if !self.storage.load(Item::DeviceKey, &mut *record)? {
+            return Ok(None);
+        }
+        let (serial, bytes) = record
+            .split_first_chunk::<SERIAL_SIZE>()
+            .ok_or(Refusal::NotProvisioned)?;
+        let mut key = DeviceKey::default();
+        key.0.copy_from_slice(bytes);
+        Ok(Some((u32::from_le_bytes(*serial), key)))
+    }
+
+    /// PROVISION: keeps a device key, which `unseal` decrypts and authenticates
+    /// under the factory key.
+    ///
+    /// The key that is stored already is welcome again, whatever its serial
+    /// number.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Forged`] from `unseal`, [`Refusal::RolledBack`] for another key
+    /// that is no newer than the stored one, or what the storage says. The stored
+    /// key is the old one then.
+    pub fn provision(
+        &mut self,
+        provision: &Provision,
+        unseal: impl FnOnce(&Provision, &mut [u8; DEVICE_KEY_SIZE]) -> Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
+        let mut key = DeviceKey::default();
+        unseal(provision, &mut key.0)?;
+        if let Some((serial, stored)) = self.device_key()? {
+            match (provision.serial <= serial, stored.is(&key)) {
+                (true, true) => return Ok(()),
+                (true, false) => return Err(Refusal::RolledBack),
+                (false, _) => {}
+            }
+        }
+        let mut record = Zeroizing::new([0; SERIAL_SIZE + DEVICE_KEY_SIZE]);
+        let (serial, bytes) = record.split_at_mut(SERIAL_SIZE);
+        serial.copy_from_slice(&provision.serial.to_le_bytes());
+        bytes.copy_from_slice(key.bytes());
+        self.storage.store(Item::DeviceKey, &*record)
+    }
+
+    /// Opens a licence into `key`: `unseal` decrypts and authenticates it under
+    /// the device key, and `clock` is asked for Linux's time when the licence has
+    /// an end.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::NotProvisioned`], [`Refusal::Forged`] from `unseal`,
+    /// [`Refusal::Expired`], or what the storage says. `key` may hold anything
+    /// then.
+    pub fn open(
+        &mut self,
+        licence: &Licence,
+        key: &mut [u8; CONTENT_KEY_SIZE],
+        clock: impl FnOnce() -> u64,
+        unseal: impl FnOnce(&DeviceKey, &Licence, &mut [u8; CONTENT_KEY_SIZE]) -> Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
+        let (_, device_key) = self.device_key()?.ok_or(Refusal::NotProvisioned)?;
+        unseal(&device_key, licence, key)?;
+        match licence.not_after {
+            0 => Ok(()),
+            not_after if self.time(clock())? <= not_after => Ok(()),
+            _ => Err(Refusal::Expired),
+        }
+    }
+
+    /// The time, which never goes back: `clock`, or the latest that was seen.
+    fn time(&mut self, clock: u64) -> Result<u64, Refusal> {
+        let mut record = [0; 8];
+        let stored = match self.storage.load(Item::Time, &mut record)? {
+            true => u64::from_le_bytes(record),
+            false => 0,
+        };
+        self.latest = self.latest.max(stored).max(clock);
+        if self.latest > stored {
+            self.storage.store(Item::Time, &self.latest.to_le_bytes())?;
+        }
+        Ok(self.latest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use super::*;
+    use std::vec::Vec;
+
+    /// Storage in memory, which can fail.
+    #[derive(Default)]
+    struct Memory {
+        key: Option<Vec<u8>>,
+        time: Option<Vec<u8>>,
+        broken: bool,
+        stores: usize,
+    }
+
+    impl Memory {
+        fn item(&mut self, item: Item) -> &mut Option<Vec<u8>> {
+            match item {
+                Item::DeviceKey => &mut self.key,
+                Item::Time => &mut self.time,
+            }
+        }
+    }
+
+    const BROKEN: Refusal = Refusal::Tee(0xf010_0003);
+
+    impl Storage for Memory {
+        fn load(&mut self, item: Item, content: &mut [u8]) -> Result<bool, Refusal> {
+            if self.broken {
+                return Err(BROKEN);
+            }
+            let Some(stored) = self.item(item) else {
+                return Ok(false);
+            };
+            content.copy_from_slice(stored);
+            Ok(true)
+        }
+
+        fn store(&mut self, item: Item, content: &[u8]) -> Result<(), Refusal> {
+            if self.broken {
+                return Err(BROKEN);
+            }
+            self.stores += 1;
+            *self.item(item) = Some(content.to_vec());
+            Ok(())
+        }
+    }
+
+    fn provision(serial: u32, key: u8) -> Provision {
+        Provision {
+            serial,
+            nonce: [0; 12],
+            wrapped_key: [key; 32],
+            tag: [0; 16],
+        }
+    }
+
+    fn bring(ladder: &mut Ladder<Memory>, serial: u32, key: u8) -> Result<(), Refusal> {
+        ladder.provision(&provision(serial, key), |provision, key| {
+            *key = provision.wrapped_key;
+            Ok(())
+        })
+    }
+
+    /// Opens a licence that ends at `not_after` at the time `clock`; the device key
+    /// it was opened with.
+    fn open(ladder: &mut Ladder<Memory>, not_after: u64, clock: u64) -> Result<u8, Refusal> {
+        let licence = Licence {
+            key_id: [0; 16],
+            not_after,
+            nonce: [0; 12],
+            wrapped_key: [0; 16],
+            tag: [0; 16],
+        };
+        let mut key = [0; 16];
+        ladder.open(
+            &licence,
+            &mut key,
+            || clock,
+            |device, _, key| {
+                key.fill(device.bytes()[31]);
+                Ok(())
+            },
+        )?;
+        Ok(key[0])
+    }
+
+    #[test]
+    fn licences_need_a_device_key() {
+        let mut ladder = Ladder::new(Memory::default());
+        assert_eq!(open(&mut ladder, 0, 0), Err(Refusal::NotProvisioned));
+        assert_eq!(bring(&mut ladder, 0, 7), Ok(()));
+        assert_eq!(open(&mut ladder, 0, 0), Ok(7));
+    }
+
+    #[test]
+    fn a_later_device_key_replaces_and_an_earlier_one_does_not() {
+        let mut ladder = Ladder::new(Memory::default());
+        assert_eq!(bring(&mut ladder, 5, 1), Ok(()));
+        for serial in [0, 4, 5] {
+            assert_eq!(bring(&mut ladder, serial, 2), Err(Refusal::RolledBack));
+            assert_eq!(bring(&mut ladder, serial, 1), Ok(()), "the same key");
+        }
+        assert_eq!(ladder.storage.stores, 1, "nothing was rewritten");
+        assert_eq!(bring(&mut ladder, 6, 2), Ok(()));
+        assert_eq!(open(&mut ladder, 0, 0), Ok(2));
+        assert_eq!(bring(&mut ladder, 5, 1), Err(Refusal::RolledBack));
+        assert_eq!(bring(&mut ladder, u32::MAX, 2), Ok(()));
+        assert_eq!(bring(&mut ladder, 7, 3), Err(Refusal::RolledBack));
+    }
+
+    #[test]
+    fn a_forged_device_key_changes_nothing() {
+        let mut ladder = Ladder::new(Memory::default());
+        assert_eq!(bring(&mut ladder, 1, 1), Ok(()));
+        let forged = ladder.provision(&provision(2, 2), |provision, key| {
+            *key = provision.wrapped_key;
+            Err(Refusal::Forged)
+        });
+        assert_eq!(forged, Err(Refusal::Forged));
+        assert_eq!(open(&mut ladder, 0, 0), Ok(1));
+    }
+
+    #[test]
+    fn a_licence_is_good_to_its_last_second() {
+        let mut ladder = Ladder::new(Memory::default());
+        assert_eq!(bring(&mut ladder, 1, 9), Ok(()));
+        assert_eq!(open(&mut ladder, 1000, 999), Ok(9));
+        assert_eq!(open(&mut ladder, 1000, 1000), Ok(9));
+        assert_eq!(open(&mut ladder, 1000, 1001), Err(Refusal::Expired));
+        assert_eq!(open(&mut ladder, 0, u64::MAX), Ok(9), "without an end");
+        assert_eq!(open(&mut ladder, u64::MAX, 1002), Ok(9));
+    }
+
+    #[test]
+    fn a_clock_that_is_turned_back_brings_nothing() {
+        let mut ladder = Ladder::new(Memory::default());
+        assert_eq!(bring(&mut ladder, 1, 9), Ok(()));
+        assert_eq!(open(&mut ladder, 1000, 2000), Err(Refusal::Expired));
+        assert_eq!(open(&mut ladder, 1000, 5), Err(Refusal::Expired));
+        // The next instance knows it from storage,
+        let mut next = Ladder::new(ladder.storage);
+        assert_eq!(open(&mut next, 1000, 5), Err(Refusal::Expired));
+        // and this one without it.
+        next.storage.time = None;
+        assert_eq!(open(&mut next, 1999, 5), Err(Refusal::Expired));
+        assert_eq!(open(&mut next, 2000, 5), Ok(9));
+    }
+
+    #[test]
+    fn time_that_cannot_be_kept_opens_nothing() {
+        let mut ladder = Ladder::new(Memory::default());
+        assert_eq!(bring(&mut ladder, 1, 9), Ok(()));
+        ladder.storage.broken = true;
+        assert_eq!(open(&mut ladder, 0, 0), Err(BROKEN));
+        assert_eq!(ladder.time(1), Err(BROKEN));
+        assert_eq!(bring(&mut ladder, 2, 1), Err(BROKEN));
+    }
+
+    #[test]
+    fn a_forged_licence_does_not_move_the_time() {
+        let mut ladder = Ladder::new(Memory::default());
+        assert_eq!(bring(&mut ladder, 1, 9), Ok(()));
+        let licence = Licence {
+            key_id: [0; 16],
+            not_after: 1,
+            nonce: [0; 12],
+            wrapped_key: [0; 16],
+            tag: [0; 16],
+        };
+        let outcome = ladder.open(
+            &licence,
+            &mut [0; 16],
+            || panic!("the clock is asked for licences that are ours"),
+            |_, _, _| Err(Refusal::Forged),
+        );
+        assert_eq!(outcome, Err(Refusal::Forged));
+        assert_eq!(ladder.latest, 0);
+    }
+}
