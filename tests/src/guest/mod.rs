@@ -14,6 +14,7 @@ pub mod dma_buf;
 pub mod fault;
 pub mod hostile;
 pub mod importer;
+pub mod kcore;
 pub mod mapping;
 pub mod memory;
 pub mod module;

@@ -226,7 +226,7 @@ fn search(
 
     let planted = Planted::plant()?;
     let decoys = planted.add_to(set);
-    let findings = search::search(set, &search::open_memory()?)?;
+    let findings = search::search(set)?;
     let pieces = set.needles.len() - decoys.len();
     let film: usize = (0..film).map(|thing| findings.of(set, thing)).sum();
     let outcome = match film {
