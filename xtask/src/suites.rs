@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Every suite of `cargo xtask test`: where it runs, and under which conditions.
 
+use crate::artefact::devicetree::Board;
 use crate::artefact::kernel::Flavour;
 use crate::vm::Conditions;
 
@@ -64,6 +65,8 @@ pub const HOST: [(&str, HostSuite); 8] = [
 pub struct GuestBoot {
     /// Suites of `ringfence-tests`, in the order in which they run.
     pub suites: &'static [&'static str],
+    /// The machine.
+    pub board: Board,
     /// What is loaded before they run.
     pub conditions: Conditions,
     /// More words for the kernel's command line.
@@ -81,6 +84,7 @@ impl GuestBoot {
     const fn of(suites: &'static [&'static str]) -> Self {
         Self {
             suites,
+            board: Board::Ordinary,
             conditions: DEFAULT,
             bootargs: "",
             kernels: Kernels::Both,
@@ -127,6 +131,7 @@ const BARE: Conditions = Conditions {
 /// boot.
 pub const GUEST: &[GuestBoot] = &[
     GuestBoot {
+        board: Board::Translated,
         bootargs: NO_KUNIT,
         screening: true,
         ..GuestBoot::of(&[
@@ -138,6 +143,9 @@ pub const GUEST: &[GuestBoot] = &[
             "region-mode",
             "inject",
             "system",
+            "camera",
+            "fallback",
+            "iommu",
             "stale",
         ])
     },
@@ -176,6 +184,11 @@ pub const GUEST: &[GuestBoot] = &[
         // lie upon: without EFI nobody tells it where they are.
         bootargs: "irqchip.gicv3_nolpi=1",
         ..GuestBoot::of(&["kexec"])
+    },
+    GuestBoot {
+        conditions: BARE,
+        bootargs: NO_KUNIT,
+        ..GuestBoot::of(&["scenario"])
     },
     GuestBoot {
         bootargs: "swiotlb=force",

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `cargo xtask run`: the main jobs.
 
+mod camera;
+mod chart;
 mod page;
 mod video;
 
@@ -26,6 +28,7 @@ pub fn run(cache: &Cache, scenario: Scenario, output: Option<&Path>) -> Result<O
     let stack = Stack::declare(cache, Flavour::Plain, Build::Test)?;
     match scenario {
         Scenario::Main => main(cache, &stack),
+        Scenario::Camera => camera::run(cache, &stack, output),
         Scenario::Video => video::run(cache, &stack, output),
         Scenario::All => {
             let outcome = main(cache, &stack)?;
@@ -33,7 +36,12 @@ pub fn run(cache: &Cache, scenario: Scenario, output: Option<&Path>) -> Result<O
                 return Ok(outcome);
             }
             println!();
-            video::run(cache, &stack, output)
+            let outcome = video::run(cache, &stack, output)?;
+            if !matches!(outcome.verdict, Verdict::Exit(0)) {
+                return Ok(outcome);
+            }
+            println!();
+            camera::run(cache, &stack, output)
         }
     }
 }

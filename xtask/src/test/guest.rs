@@ -52,6 +52,7 @@ pub fn run(
     let outcome = vm::boot(
         stack,
         &Boot {
+            board: boot.board,
             conditions: boot.conditions,
             bootargs: boot.bootargs,
             share: Some(&content.directory),

@@ -35,7 +35,7 @@ use crate::artefact::devicetree::Board;
 use crate::artefact::kernel::Flavour;
 use crate::cache::Cache;
 use crate::stack::Stack;
-use machine::{Arguments, INITRAMFS_ADDRESS, KERNEL_ADDRESS, MEMORY_SIZE};
+use machine::{Arguments, INITRAMFS_ADDRESS, KERNEL_ADDRESS};
 use pictures::Album;
 use qemu::Qemu;
 use search::Needles;
@@ -98,7 +98,7 @@ pub struct Boot<'a> {
     pub task: Task,
     /// Where its logs go: a fresh [`run_directory`].
     pub directory: PathBuf,
-    /// Which carveouts there are.
+    /// Which machine it is, with which carveouts.
     pub board: Board,
     /// What is loaded before it.
     pub conditions: Conditions,
@@ -217,9 +217,9 @@ enum Event {
 pub fn boot(stack: &Stack, boot: &Boot<'_>) -> Result<Outcome> {
     let directory = boot.directory.as_path();
     let memory = memfd_create("ringfence-guest-memory", MemfdFlags::CLOEXEC)?;
-    ftruncate(&memory, MEMORY_SIZE)?;
+    ftruncate(&memory, machine::memory_size(boot.board))?;
     let (events, received) = channel();
-    let mut arguments = Arguments::new();
+    let mut arguments = Arguments::new(boot.board);
     arguments
         .memory(memory.as_raw_fd())
         .option("-drive", flash_drive(&stack.firmware.flash()))

@@ -10,6 +10,7 @@ mod access;
 mod accounting;
 mod allocate;
 mod attacks;
+mod camera;
 mod charged;
 mod clients;
 mod cma;
@@ -17,11 +18,13 @@ mod command;
 mod cycles;
 mod decoder;
 mod dmabuf;
+mod fallback;
 mod faults;
 mod fixture;
 mod fuzz;
 mod heaps;
 mod inject;
+mod iommu;
 mod kexec;
 mod kselftest;
 mod lifecycle;
@@ -32,6 +35,7 @@ mod protect;
 mod recovery;
 mod region;
 mod region_mode;
+mod scenario;
 mod soak;
 mod stale;
 mod system;
@@ -64,6 +68,10 @@ enum Boot {
     Bounced,
     /// One for each test, which is to end in a crash.
     Doomed,
+    /// On a machine whose PCI devices have an IOMMU.
+    Translated,
+    /// Without any module.
+    Bare,
     /// With the kernel's image and the initramfs on the share.
     Images,
 }
@@ -77,6 +85,8 @@ impl Boot {
             Self::Charged => "charged",
             Self::Bounced => "swiotlb=force",
             Self::Doomed => "doomed",
+            Self::Translated => "iommu",
+            Self::Bare => "bare",
             Self::Images => "images",
         }
     }
@@ -209,6 +219,21 @@ const SUITES: &[Suite] = &[
         tests: Tests::Fixed(inject::TESTS),
     },
     Suite {
+        name: "fallback",
+        boot: Boot::Default,
+        tests: Tests::Fixed(fallback::TESTS),
+    },
+    Suite {
+        name: "camera",
+        boot: Boot::Default,
+        tests: Tests::Fixed(camera::TESTS),
+    },
+    Suite {
+        name: "iommu",
+        boot: Boot::Translated,
+        tests: Tests::Fixed(iommu::TESTS),
+    },
+    Suite {
         name: "stale",
         boot: Boot::Default,
         tests: Tests::Fixed(stale::TESTS),
@@ -222,6 +247,11 @@ const SUITES: &[Suite] = &[
         name: "cycles",
         boot: Boot::Default,
         tests: Tests::Fixed(cycles::TESTS),
+    },
+    Suite {
+        name: "scenario",
+        boot: Boot::Bare,
+        tests: Tests::Made(scenario::trials),
     },
     Suite {
         name: "parity",
@@ -241,7 +271,7 @@ const SUITES: &[Suite] = &[
     Suite {
         name: "swiotlb",
         boot: Boot::Bounced,
-        tests: Tests::Fixed(attacks::BOUNCED),
+        tests: Tests::WithMore(attacks::BOUNCED, camera::bounced),
     },
     Suite {
         name: "doomed",
@@ -353,7 +383,8 @@ impl Traces {
             .filter(|heap| heap.online)
             .collect();
         // Memory that Linux uses as well is never as free as it was.
-        for heap in heaps.iter_mut().filter(|heap| heap.cpu_access) {
+        let shared = |heap: &&mut HeapInfo| heap.cpu_access && !region::is_carveout(&heap.name);
+        for heap in heaps.iter_mut().filter(shared) {
             heap.free = 0;
             heap.largest_free = 0;
         }

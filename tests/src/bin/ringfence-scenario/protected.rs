@@ -28,7 +28,7 @@ use ringfence_tests::job::{Digest, Job};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
 
-use crate::report::Report;
+use crate::report::{mib, Report};
 
 /// A buffer of the clip.
 struct Part {
@@ -95,10 +95,6 @@ pub fn play(path: &Path) -> anyhow::Result<Report> {
 fn message_of<M: Message>(path: &Path) -> anyhow::Result<M> {
     let bytes = fs::read(path).with_context(|| path.display().to_string())?;
     message::decode(&bytes).map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))
-}
-
-fn mib(bytes: u64) -> String {
-    format!("{:.2} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
 fn allocate(job: &Job, report: &mut Report) -> anyhow::Result<Vec<Part>> {
