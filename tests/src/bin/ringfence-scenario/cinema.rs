@@ -72,6 +72,14 @@ pub struct Player {
     places: Vec<(&'static str, String)>,
 }
 
+impl Drop for Player {
+    fn drop(&mut self) {
+        // One that has ended is gone already; another must not keep its buffers.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 impl Player {
     /// Begins to play a film with a licence: every picture, as fast as it goes, with
     /// stops at some.
@@ -134,21 +142,27 @@ impl Player {
         Ok(self.orders.flush()?)
     }
 
-    /// Where its buffers for this ([`BITSTREAM`], [`FRAME`]) are.
+    /// Where its buffers for this ([`BITSTREAM`], [`FRAME`]) are. Those for different
+    /// things have different sizes.
     pub fn memory(&self, heap: &str, what: &str) -> anyhow::Result<Vec<PhysicalRange>> {
         let buffers = debug::buffers(heap)?;
-        let of_it = self.places.iter().filter(|(is, _)| *is == what);
-        of_it
-            .map(|(_, path)| {
-                let inode = inode(path)?;
-                let buffer = buffers.iter().find(|buffer| buffer.inode == inode);
-                let buffer = buffer.with_context(|| format!("{path} is no buffer of {heap}"))?;
-                Ok(PhysicalRange {
-                    start: buffer.start.context("a buffer in pieces")?,
-                    size: buffer.size,
-                })
-            })
-            .collect()
+        let mut sizes = Vec::new();
+        for (_, path) in self.places.iter().filter(|(is, _)| *is == what) {
+            let inode = inode(path)?;
+            let buffer = buffers.iter().find(|buffer| buffer.inode == inode);
+            sizes.push(
+                buffer
+                    .with_context(|| format!("{path} is no buffer of {heap}"))?
+                    .size,
+            );
+        }
+        let ranges: Vec<_> = debug::ranges(heap)?
+            .into_iter()
+            .filter(|line| line.pid == self.pid() && sizes.contains(&line.range.size))
+            .map(|line| line.range)
+            .collect();
+        anyhow::ensure!(ranges.len() == sizes.len(), "{what}: {ranges:x?}");
+        Ok(ranges)
     }
 
     /// The dma-bufs that it has open, taken from it.
@@ -169,8 +183,7 @@ impl Player {
     }
 
     /// Waits for its end.
-    pub fn end(mut self) -> anyhow::Result<Ending> {
-        drop(self.orders);
+    pub fn end(&mut self) -> anyhow::Result<Ending> {
         let (mut output, mut complaint) = (String::new(), String::new());
         self.output.read_to_string(&mut output)?;
         if let Some(mut errors) = self.child.stderr.take() {
