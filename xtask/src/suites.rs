@@ -119,7 +119,7 @@ pub const GUEST: &[GuestBoot] = &[
     GuestBoot::of(&["faults"]),
     GuestBoot::of(&["attacks", "lifecycle"]),
     GuestBoot::of(&["soak", "fuzz"]),
-    GuestBoot::of(&["heaps", "protect", "tee", "access", "modules"]),
+    GuestBoot::of(&["heaps", "protect", "tee", "access", "content", "modules"]),
     GuestBoot::of(&[
         "dmabuf",
         "command",

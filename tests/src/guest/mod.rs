@@ -9,6 +9,7 @@ pub mod control_group;
 pub mod deadline;
 pub mod debug;
 pub mod dma_buf;
+pub mod encryption;
 pub mod fault;
 pub mod hostile;
 pub mod importer;

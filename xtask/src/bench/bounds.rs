@@ -210,6 +210,7 @@ mod tests {
             }],
             pages: Vec::new(),
             protection: Vec::new(),
+            content: None,
         }
     }
 

@@ -7,8 +7,8 @@ use std::fmt::Write;
 use ringfence_tests::bench::{HeapFigures, ProtectionFigures, SizeFigures, Spread, Work};
 
 use super::allocator::{Allocators, Calls, Workload};
-use super::pages;
 use super::report::Report;
+use super::{content, pages};
 
 /// What the heaps are called in tables.
 const NAMES: [(&str, &str); 6] = [
@@ -62,6 +62,9 @@ pub fn render(report: &Report) -> String {
         pages::tables(&mut text, &report.heaps.pages);
     }
     protection(&mut text, &report.heaps.protection);
+    if let Some(figures) = &report.heaps.content {
+        content::table(&mut text, figures);
+    }
     writeln!(
         text,
         "Instructions of the dearest call of the allocator alone, over all workloads: callgrind on \

@@ -4,12 +4,15 @@
 //! instructions: `ringfence-bench HEAP[:LARGEST]…`, the largest size in bytes.
 //! The word `pages` stands for all that buffers of pages can, on our heaps and on
 //! the kernel's own, one beside the other; our modules are loaded for that.
-//! `protection=HEAP` measures what protecting a buffer of that heap costs.
+//! `protection=HEAP` measures what protecting a buffer of that heap costs,
+//! `content=HEAP` what decrypting into one does.
 //!
 //! Prints one JSON document, see [`ringfence_tests::bench`]. The machine must
 //! have been booted so that its time counts instructions. Exit status: 0, 1 when
 //! something failed, 2 for wrong usage.
 
+#[cfg(all(feature = "guest", target_arch = "aarch64"))]
+mod content;
 #[cfg(all(feature = "guest", target_arch = "aarch64"))]
 mod counter;
 #[cfg(all(feature = "guest", target_arch = "aarch64"))]
@@ -28,9 +31,12 @@ fn main() -> std::process::ExitCode {
         .iter()
         .filter_map(|argument| argument.strip_prefix("protection="))
         .collect();
+    let content = arguments
+        .iter()
+        .find_map(|argument| argument.strip_prefix("content="));
     let heaps: Option<Vec<_>> = arguments
         .iter()
-        .filter(|argument| !argument.starts_with("protection="))
+        .filter(|argument| !argument.contains('='))
         .map(|argument| match argument.split_once(':') {
             Some((heap, largest)) => Some((heap, largest.parse().ok()?)),
             None => Some((argument.as_str(), u64::MAX)),
@@ -39,11 +45,13 @@ fn main() -> std::process::ExitCode {
     let heaps = match heaps {
         Some(heaps) if !heaps.is_empty() => heaps,
         _ => {
-            eprintln!("usage: ringfence-bench [pages] HEAP[:LARGEST]... [protection=HEAP]");
+            eprintln!(
+                "usage: ringfence-bench [pages] HEAP[:LARGEST]... [protection=HEAP] [content=HEAP]"
+            );
             return ExitCode::from(2);
         }
     };
-    match measure(&heaps, &protected) {
+    match measure(&heaps, &protected, content) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("ringfence-bench: {error:#}");
@@ -53,7 +61,7 @@ fn main() -> std::process::ExitCode {
 }
 
 #[cfg(all(feature = "guest", target_arch = "aarch64"))]
-fn measure(heaps: &[(&str, u64)], protected: &[&str]) -> anyhow::Result<()> {
+fn measure(heaps: &[(&str, u64)], protected: &[&str], content: Option<&str>) -> anyhow::Result<()> {
     use ringfence_tests::bench::Figures;
     use rustix::system::uname;
     use rustix::thread::{sched_setaffinity, CpuSet};
@@ -77,12 +85,16 @@ fn measure(heaps: &[(&str, u64)], protected: &[&str]) -> anyhow::Result<()> {
     for heap in protected {
         protection.extend(protection::measure(&counter, heap)?);
     }
+    let content = content
+        .map(|heap| content::measure(&counter, heap))
+        .transpose()?;
     let figures = Figures {
         kernel: uname().release().to_string_lossy().into_owned(),
         counter,
         heaps,
         pages,
         protection,
+        content,
     };
     println!("{}", serde_json::to_string(&figures)?);
     Ok(())

@@ -14,6 +14,7 @@ mod charged;
 mod clients;
 mod cma;
 mod command;
+mod content;
 mod cycles;
 mod dmabuf;
 mod faults;
@@ -195,6 +196,11 @@ const SUITES: &[Suite] = &[
         name: "command",
         boot: Boot::Default,
         tests: Tests::Fixed(command::TESTS),
+    },
+    Suite {
+        name: "content",
+        boot: Boot::Default,
+        tests: Tests::Fixed(content::TESTS),
     },
     Suite {
         name: "recovery",
