@@ -138,6 +138,9 @@ pub enum Error {
         /// Its answer.
         refusal: Refusal,
     },
+    /// The decoder said no.
+    #[error("the picture was not decoded: {0}")]
+    Decoder(crate::decoder::Refusal),
     /// The secure world answered something that is not in the protocol.
     #[error("the secure world's answer makes no sense ({0}): trusted application and this program are of different versions")]
     Answer(&'static str),

@@ -13,6 +13,7 @@
 //! | [`play`] | playing an encrypted film |
 //! | [`content`] | cutting content into decrypt commands (pure) |
 //! | `secure` | the trusted application's client (feature `tee`, aarch64) |
+//! | [`decoder`] | the decoder's client, and why it refuses |
 //! | [`status`] | the whole picture: heaps and secure world |
 //! | [`control`], [`uapi`] | the driver's control device, and its C structures |
 //! | [`error`] | everything that can go wrong, and what to do about it |
@@ -30,6 +31,7 @@
 pub mod buffer;
 pub mod content;
 pub mod control;
+pub mod decoder;
 pub mod error;
 pub mod fallback;
 pub mod heap;

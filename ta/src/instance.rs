@@ -313,6 +313,17 @@ impl<F: Firewall, R: FnMut() -> u64, const N: usize> Instance<F, R, N> {
         Ok(entry.range)
     }
 
+    /// RESOLVE: the range that a handle for secure video names.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::NotTheDecoder`], [`Refusal::UnknownHandle`], also for one that
+    /// was released, [`Refusal::UseCase`], or what the firewall says.
+    pub fn resolve(&mut self, session: &Session, handle: u64) -> Result<Range, Refusal> {
+        session.client.must_be_decoder()?;
+        self.content(handle, Content::Decode)
+    }
+
     /// DECRYPT: decrypts content into a range, and returns the bytes written.
     /// `begin` makes the cipher of the session's key, before anything is
     /// mapped.

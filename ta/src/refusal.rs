@@ -16,6 +16,8 @@ pub enum Refusal {
     Message(DecodeError),
     /// The command is for the kernel, and the client is not.
     NotTheKernel,
+    /// The command is for the decoder, and the client is not.
+    NotTheDecoder,
     /// No such command in this build.
     UnknownCommand,
     /// The handle names no range, or none that may be used.
@@ -55,7 +57,9 @@ impl Refusal {
     pub const fn code(&self) -> u32 {
         match self {
             Self::ParameterTypes | Self::Message(_) | Self::OutOfBounds => result::BAD_PARAMETERS,
-            Self::NotTheKernel | Self::UseCase | Self::NotShared => result::ACCESS_DENIED,
+            Self::NotTheKernel | Self::NotTheDecoder | Self::UseCase | Self::NotShared => {
+                result::ACCESS_DENIED
+            }
             Self::UnknownCommand => result::NOT_SUPPORTED,
             Self::UnknownHandle | Self::UnknownKey => result::ITEM_NOT_FOUND,
             Self::Forged => result::MAC_INVALID,
@@ -76,6 +80,7 @@ impl fmt::Display for Refusal {
             Self::ParameterTypes => f.write_str("wrong parameter types"),
             Self::Message(error) => error.fmt(f),
             Self::NotTheKernel => f.write_str("for the kernel only"),
+            Self::NotTheDecoder => f.write_str("for the decoder only"),
             Self::UnknownCommand => f.write_str("no such command"),
             Self::UnknownHandle => f.write_str("no such handle"),
             Self::UnknownKey => f.write_str("key not loaded in this session"),

@@ -106,7 +106,15 @@ impl Stack {
         let kit = optee::declare_dev_kit(&mut plan, &optee_source)?;
         let firewall = firewall::declare(&mut plan, workspace, &library, build)?;
         let ta = ta::declare(&mut plan, workspace, &library, &kit, build)?;
-        let optee = optee::declare(&mut plan, &optee_source, &devicetree, &firewall, &ta, build)?;
+        let decoder = ta::declare_decoder(&mut plan, workspace, &library, &kit, build)?;
+        let optee = optee::declare(
+            &mut plan,
+            &optee_source,
+            &devicetree,
+            &firewall,
+            &[&ta, &decoder],
+            build,
+        )?;
         let tf_a_source = source::declare(
             &mut plan,
             &apt,
@@ -140,6 +148,7 @@ impl Stack {
             ("devicetree", devicetree.step.clone()),
             ("firewall", firewall.step.clone()),
             ("ta", ta.step.clone()),
+            ("decoder", decoder.step.clone()),
             ("optee", optee.step.clone()),
             ("tf-a", firmware.step.clone()),
             ("modules", modules.step.clone()),

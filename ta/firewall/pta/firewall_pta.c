@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: BSD-2-Clause
 /*
  * The firewall pseudo-TA: the shim between OP-TEE's core and the ledger, which
- * is Rust (../src). It checks who calls, holds the lock, declares the
- * carveouts at boot, and lends the ledger OP-TEE's services. It decides
- * nothing about ranges.
+ * is Rust (../src). It says who calls, holds the lock, declares the carveouts
+ * at boot, and lends the ledger OP-TEE's services. It decides nothing about
+ * callers and ranges.
  */
 
 #include <arm64.h>
@@ -24,22 +24,24 @@
 #include <mm/mobj.h>
 #include <mm/vm.h>
 #include <string.h>
+#include <tee/uuid.h>
 #include <util.h>
 
 /* ringfence_proto::firewall::FIREWALL_UUID */
 #define FIREWALL_UUID { 0x3f61b2a8, 0x0c4e, 0x4b9d, \
 	{ 0x8e, 0x27, 0x71, 0xd5, 0xa6, 0xc0, 0xf9, 0x48 } }
 
-/* ringfence_proto::command::TA_UUID, the only caller */
-static const TEE_UUID ta_uuid = { 0x9a3e4d0c, 0x8b57, 0x4c7e,
-	{ 0xa1, 0xf6, 0x5d, 0x2c, 0x90, 0xe7, 0xb3, 0x14 } };
-
 /* The ledger; see ../src/optee.rs */
 uint32_t ringfence_firewall_declare(uint64_t start, uint64_t size,
 				    const char *use_case, size_t use_case_len,
 				    const char *protection,
 				    size_t protection_len);
-uint32_t ringfence_firewall_invoke(uint32_t cmd, uint32_t types,
+uint32_t ringfence_firewall_open(const uint8_t uuid[sizeof(TEE_UUID)],
+				 uint64_t *session);
+void ringfence_firewall_close(uint64_t session);
+uint32_t ringfence_firewall_invoke(const uint8_t uuid[sizeof(TEE_UUID)],
+				   uint64_t session, uint32_t cmd,
+				   uint32_t types,
 				   TEE_Param params[TEE_NUM_PARAMS]);
 
 bool ringfence_firewall_is_test_build(void);
@@ -72,11 +74,18 @@ static struct user_mode_ctx *caller_context(void)
 	return to_user_mode_ctx(ts_get_calling_session()->ctx);
 }
 
-static bool is_our_ta(struct ts_session *session)
+/* The UUID of the TA that calls, in RFC 4122's byte order */
+static TEE_Result caller_uuid(uint8_t uuid[sizeof(TEE_UUID)])
 {
+	struct ts_session *session = ts_get_calling_session();
+
 	/* No session: the normal world calls. */
-	return session && is_user_ta_ctx(session->ctx) &&
-	       !memcmp(&session->ctx->uuid, &ta_uuid, sizeof(ta_uuid));
+	if (!session || !is_user_ta_ctx(session->ctx))
+		return TEE_ERROR_ACCESS_DENIED;
+
+	tee_uuid_to_octets(uuid, &session->ctx->uuid);
+
+	return TEE_SUCCESS;
 }
 
 uint64_t ringfence_shim_smc(uint32_t function, uint64_t start, uint64_t size)
@@ -315,26 +324,47 @@ void __noreturn ringfence_shim_panic(void)
 
 static TEE_Result open_session(uint32_t types __unused,
 			       TEE_Param params[TEE_NUM_PARAMS] __unused,
-			       void **context __unused)
+			       void **context)
 {
-	if (!is_our_ta(ts_get_calling_session())) {
-		EMSG("Session refused");
-		return TEE_ERROR_ACCESS_DENIED;
-	}
+	uint8_t uuid[sizeof(TEE_UUID)] = { };
+	TEE_Result res = TEE_SUCCESS;
+	uint64_t session = 0;
 
-	return TEE_SUCCESS;
+	res = caller_uuid(uuid);
+	if (!res) {
+		mutex_lock(&ledger_mutex);
+		res = ringfence_firewall_open(uuid, &session);
+		mutex_unlock(&ledger_mutex);
+	}
+	if (res)
+		EMSG("Session refused");
+	else
+		*context = (void *)(uintptr_t)session;
+
+	return res;
 }
 
-static TEE_Result invoke(void *context __unused, uint32_t cmd, uint32_t types,
+/* Comes for a session that was refused, too: there is none of number 0. */
+static void close_session(void *context)
+{
+	mutex_lock(&ledger_mutex);
+	ringfence_firewall_close((uintptr_t)context);
+	mutex_unlock(&ledger_mutex);
+}
+
+static TEE_Result invoke(void *context, uint32_t cmd, uint32_t types,
 			 TEE_Param params[TEE_NUM_PARAMS])
 {
+	uint8_t uuid[sizeof(TEE_UUID)] = { };
 	TEE_Result res = TEE_SUCCESS;
 
-	if (!is_our_ta(ts_get_calling_session()))
-		return TEE_ERROR_ACCESS_DENIED;
+	res = caller_uuid(uuid);
+	if (res)
+		return res;
 
 	mutex_lock(&ledger_mutex);
-	res = ringfence_firewall_invoke(cmd, types, params);
+	res = ringfence_firewall_invoke(uuid, (uintptr_t)context, cmd, types,
+					params);
 	mutex_unlock(&ledger_mutex);
 
 	return res;
@@ -484,4 +514,5 @@ service_init(declare_carveouts);
 pseudo_ta_register(.uuid = FIREWALL_UUID, .name = "ringfence.firewall",
 		   .flags = PTA_DEFAULT_FLAGS | TA_FLAG_CONCURRENT,
 		   .open_session_entry_point = open_session,
+		   .close_session_entry_point = close_session,
 		   .invoke_command_entry_point = invoke);

@@ -21,10 +21,16 @@
 //! state before, and where a second failure makes that impossible it
 //! quarantines what is still fenced, no more and no less.
 //!
+//! A range is mapped into the address space of one caller at a time. As long as
+//! any of it is, it is busy for every other caller, and can't be opened: what a
+//! caller sees there nobody else in the secure world changes. Of the
+//! [callers](crate::caller) the decoder reaches what is for secure video only.
+//!
 //! A barrier with few windows covers ranges that touch each other with one. The
 //! ledger [plans](crate::windows) before it does anything: a command that would
 //! take one window more than there are is refused, and nothing has happened.
 
+use crate::caller::{Caller, CallerId};
 use crate::extent::{Extent, BLOCK, GRANULE};
 use crate::platform::{Abilities, Platform, Refused};
 use crate::windows;
@@ -51,8 +57,13 @@ pub enum Error {
     Overlap,
     /// Not exactly a range of the ledger, or not inside a protected one.
     NotFound,
-    /// Part of it is mapped.
+    /// Part of it is mapped, when it is to be opened; or by another caller, when it
+    /// is to be mapped.
     Mapped,
+    /// The caller may not, or not there.
+    Denied,
+    /// There are too many callers of this role already.
+    Crowded,
     /// Parts of it are named.
     Named,
     /// The ledger holds [`MAX_RANGES`] ranges and parts.
@@ -68,11 +79,11 @@ impl Error {
     pub const fn code(self) -> u32 {
         match self {
             Self::Malformed => result::BAD_PARAMETERS,
-            Self::OutOfBounds => result::ACCESS_DENIED,
+            Self::OutOfBounds | Self::Denied => result::ACCESS_DENIED,
             Self::Overlap | Self::Named => result::ACCESS_CONFLICT,
             Self::NotFound => result::ITEM_NOT_FOUND,
             Self::Mapped => result::BUSY,
-            Self::Full => result::OUT_OF_MEMORY,
+            Self::Full | Self::Crowded => result::OUT_OF_MEMORY,
             Self::NoWindow => result::NO_WINDOW,
             Self::Platform => result::GENERIC,
         }
@@ -109,7 +120,18 @@ struct Entry<O> {
     use_case: UseCase,
     state: RangeState,
     /// Present from the first MAP on, until nothing is mapped any more.
-    object: Option<O>,
+    held: Option<Held<O>>,
+}
+
+/// What the windows of a range are cut from.
+///
+/// # Invariants
+///
+/// As long as a window of the object is mapped, it is mapped into the address
+/// space of the owner.
+struct Held<O> {
+    object: O,
+    owner: CallerId,
 }
 
 impl<O> Entry<O> {
@@ -296,7 +318,7 @@ impl<P: Platform> Ledger<P> {
             extent,
             use_case,
             state,
-            object: None,
+            held: None,
         };
         // INVARIANT: the entry is what is fenced now; it overlaps no other,
         // and `index` is its place. There is room, as was seen above.
@@ -321,12 +343,12 @@ impl<P: Platform> Ledger<P> {
         if overlapped(&self.parts, &extent) {
             return Err(Error::Named);
         }
-        if let Some(object) = &entry.object {
-            if self.platform.is_mapped(object) {
+        if let Some(held) = &entry.held {
+            if self.platform.is_mapped(&held.object) {
                 return Err(Error::Mapped);
             }
         }
-        entry.object = None;
+        entry.held = None;
         // To open a range between two that it touches takes a window more.
         let fenced = self.entries.iter().map(|entry| entry.extent);
         if !windows::suffice(self.abilities().windows, windows::without(fenced, extent)) {
@@ -380,7 +402,7 @@ impl<P: Platform> Ledger<P> {
             extent,
             use_case,
             state: RangeState::Protected,
-            object: None,
+            held: None,
         };
         // INVARIANT: it overlaps no other, `index` is its place, and its region
         // is fenced. There is room, as was seen above.
@@ -399,12 +421,12 @@ impl<P: Platform> Ledger<P> {
             .get_mut(index)
             .filter(|part| part.extent == extent)
             .ok_or(Error::NotFound)?;
-        if let Some(object) = &part.object {
-            if self.platform.is_mapped(object) {
+        if let Some(held) = &part.held {
+            if self.platform.is_mapped(&held.object) {
                 return Err(Error::Mapped);
             }
         }
-        part.object = None;
+        part.held = None;
         match self.scrub_blocks(extent) {
             Ok(()) => {
                 self.parts.remove(index);
@@ -444,7 +466,7 @@ impl<P: Platform> Ledger<P> {
 
     /// Maps part of one protected range into the caller's address space;
     /// returns its virtual address.
-    pub fn map(&mut self, start: u64, size: u64) -> Result<u64, Error> {
+    pub fn map(&mut self, caller: Caller, start: u64, size: u64) -> Result<u64, Error> {
         let window = Extent::new(start, size).ok_or(Error::Malformed)?;
         if size > MAX_WINDOW {
             return Err(Error::Malformed);
@@ -453,25 +475,48 @@ impl<P: Platform> Ledger<P> {
             .content(&window)
             .filter(|(_, entry)| entry.state == RangeState::Protected)
             .ok_or(Error::NotFound)?;
-        let object = match &mut entry.object {
-            Some(object) => object,
-            none => none.insert(platform.object(entry.extent)?),
+        if !caller.role.may_map(entry.use_case) {
+            return Err(Error::Denied);
+        }
+        if let Some(held) = &entry.held {
+            if held.owner != caller.id {
+                if platform.is_mapped(&held.object) {
+                    return Err(Error::Mapped);
+                }
+                // The owner is gone, and its windows with it.
+                entry.held = None;
+            }
+        }
+        let held = match &mut entry.held {
+            Some(held) => held,
+            // INVARIANT: nothing of the object is mapped yet.
+            none => none.insert(Held {
+                object: platform.object(entry.extent)?,
+                owner: caller.id,
+            }),
         };
-        let va = platform.map(object, window.start() - entry.extent.start(), size)?;
+        // INVARIANT: the platform maps into the caller's address space, and the
+        // caller is the owner.
+        let offset = window.start() - entry.extent.start();
+        let va = platform.map(&held.object, offset, size)?;
         Ok(va)
     }
 
     /// Takes a window from the caller's address space, all of it or a part.
-    pub fn unmap(&mut self, va: u64, size: u64) -> Result<(), Error> {
+    pub fn unmap(&mut self, caller: Caller, va: u64, size: u64) -> Result<(), Error> {
         // A virtual window is made of the same granules as a physical one.
         Extent::new(va, size).ok_or(Error::Malformed)?;
         let start = self.platform.physical(va, size).ok_or(Error::NotFound)?;
         let window = Extent::new(start, size).ok_or(Error::NotFound)?;
         let (platform, entry) = self.content(&window).ok_or(Error::NotFound)?;
-        let object = entry.object.as_ref().ok_or(Error::NotFound)?;
-        platform.unmap(object, va, size)?;
-        if !platform.is_mapped(object) {
-            entry.object = None;
+        let held = entry
+            .held
+            .as_ref()
+            .filter(|held| held.owner == caller.id)
+            .ok_or(Error::NotFound)?;
+        platform.unmap(&held.object, va, size)?;
+        if !platform.is_mapped(&held.object) {
+            entry.held = None;
         }
         Ok(())
     }

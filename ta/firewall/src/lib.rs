@@ -2,13 +2,14 @@
 
 //! The ledger of protected memory, the core of the firewall pseudo-TA.
 //!
-//! The firewall runs in OP-TEE's core and answers to one caller, the Ringfence
-//! TA. It knows which ranges of the declared carveouts are fenced off from the
+//! The firewall runs in OP-TEE's core and answers to the Ringfence TA, and in
+//! little to the decoder. It knows which ranges of the declared carveouts are fenced off from the
 //! normal world, and it is the only one that knows for certain: the TA and the
 //! kernel rebuild their own tables from its LIST after a crash or a reload.
 //!
 //! | module | role |
 //! |---|---|
+//! | [`caller`] | who may call, and for what |
 //! | [`extent`] | a page-aligned stretch of physical memory, and its cutting into steps |
 //! | [`platform`] | what the ledger asks of the machine, as traits |
 //! | [`ledger`] | policy: what is allowed, in which order, and what happens when a step fails |
@@ -19,8 +20,9 @@
 //!
 //! # What always holds
 //! - A page is fenced exactly when a range of the ledger covers it.
-//! - The TA can map a range that is fenced on its own, and named parts of a
+//! - A caller can map a range that is fenced on its own, and named parts of a
 //!   region that is fenced as a whole; a part is zeroed before it loses its name.
+//! - No range is mapped into two address spaces.
 //! - No page is opened but after it was zeroed while fenced, and nobody has it
 //!   mapped then.
 //! - Of a failed command nothing is left, or else the range is quarantined:
@@ -42,6 +44,7 @@
 
 #![cfg_attr(target_os = "none", no_std)]
 
+pub mod caller;
 pub mod extent;
 pub mod ledger;
 #[cfg(feature = "optee")]
@@ -52,6 +55,7 @@ pub mod platform;
 pub mod tzc;
 pub mod windows;
 
+pub use caller::{Caller, CallerId, Callers, Role};
 pub use extent::{Extent, Step};
 pub use ledger::{Error, Ledger, RegionError};
 pub use platform::{Abilities, Barrier, Platform, Refused};

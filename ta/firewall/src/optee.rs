@@ -5,6 +5,7 @@
 //!
 //! `pta/firewall_pta.c` is the other side, and declares the same functions.
 
+use crate::caller::{Caller, CallerId, Callers};
 use crate::extent::Extent;
 use crate::ledger::{Ledger, MAX_WINDOW};
 use crate::meter::Meter;
@@ -240,23 +241,32 @@ impl Platform for Shim {
     }
 }
 
-/// The ledger, and why it can be shared: see [`with_ledger`].
-struct Shared(UnsafeCell<Ledger<Shim>>);
+/// All that the firewall knows.
+struct State {
+    ledger: Ledger<Shim>,
+    callers: Callers,
+}
 
-// SAFETY: `with_ledger` is the only access, and its callers hold the shim's
+/// The state, and why it can be shared: see [`with_state`].
+struct Shared(UnsafeCell<State>);
+
+// SAFETY: `with_state` is the only access, and its callers hold the shim's
 // mutex.
 unsafe impl Sync for Shared {}
 
-static LEDGER: Shared = Shared(UnsafeCell::new(Ledger::new(Shim::new())));
+static STATE: Shared = Shared(UnsafeCell::new(State {
+    ledger: Ledger::new(Shim::new()),
+    callers: Callers::new(),
+}));
 
-/// Runs `f` on the ledger.
+/// Runs `f` on the state.
 ///
 /// # Safety
 /// The caller holds the shim's mutex, and `f` does not come back here.
-unsafe fn with_ledger<T>(f: impl FnOnce(&mut Ledger<Shim>) -> T) -> T {
+unsafe fn with_state<T>(f: impl FnOnce(&mut State) -> T) -> T {
     // SAFETY: the mutex keeps others out, and by contract this is not nested:
-    // there is no other reference to the ledger.
-    f(unsafe { &mut *LEDGER.0.get() })
+    // there is no other reference to the state.
+    f(unsafe { &mut *STATE.0.get() })
 }
 
 /// `TEE_Param` of the TEE Internal Core API.
@@ -356,6 +366,7 @@ fn list(ledger: &mut Ledger<Shim>, params: &mut Params<'_>) -> Result<(), u32> {
 
 fn dispatch(
     ledger: &mut Ledger<Shim>,
+    caller: Caller,
     command: u32,
     types: u32,
     params: &mut [Param; 4],
@@ -380,7 +391,7 @@ fn dispatch(
         firewall::MAP => {
             let mut params = Params::check(types, params, [VALUE_IN, VALUE_IN, VALUE_OUT])?;
             let va = ledger
-                .map(params.value(0), params.value(1))
+                .map(caller, params.value(0), params.value(1))
                 .map_err(|error| error.code())?;
             params.set_value(2, va);
             Ok(())
@@ -388,7 +399,7 @@ fn dispatch(
         firewall::UNMAP => {
             let params = Params::check(types, params, [VALUE_IN, VALUE_IN, NONE])?;
             ledger
-                .unmap(params.value(0), params.value(1))
+                .unmap(caller, params.value(0), params.value(1))
                 .map_err(|error| error.code())
         }
         firewall::LIST => {
@@ -493,13 +504,44 @@ unsafe extern "C" fn ringfence_firewall_declare(
     };
     // SAFETY: the mutex is held by the caller's promise; `declare` calls
     // nothing outside the ledger.
-    match unsafe { with_ledger(|ledger| ledger.declare(start, size, use_case, protection)) } {
+    let declared =
+        unsafe { with_state(|state| state.ledger.declare(start, size, use_case, protection)) };
+    match declared {
         Ok(()) => result::SUCCESS,
         Err(_) => result::BAD_PARAMETERS,
     }
 }
 
-/// Runs a command of the protocol (`ringfence_proto::firewall`).
+/// Opens a session for the trusted application with this UUID (RFC 4122's byte
+/// order), and numbers it.
+///
+/// # Safety
+/// The shim's mutex is held.
+#[no_mangle]
+unsafe extern "C" fn ringfence_firewall_open(uuid: &[u8; 16], session: &mut u64) -> u32 {
+    // SAFETY: the mutex is held by the caller's promise.
+    match unsafe { with_state(|state| state.callers.open(uuid)) } {
+        Ok(caller) => {
+            *session = caller.id.raw();
+            result::SUCCESS
+        }
+        Err(error) => error.code(),
+    }
+}
+
+/// Closes a session; nothing happens if there is none of that number.
+///
+/// # Safety
+/// The shim's mutex is held.
+#[no_mangle]
+unsafe extern "C" fn ringfence_firewall_close(session: u64) {
+    // SAFETY: the mutex is held by the caller's promise.
+    unsafe { with_state(|state| state.callers.close(CallerId::from_raw(session))) }
+}
+
+/// Runs a command of the protocol (`ringfence_proto::firewall`) for a session of
+/// the trusted application with this UUID, whose address space is the current
+/// one.
 ///
 /// # Safety
 /// The shim's mutex is held. `params` points to the four parameters, all
@@ -507,6 +549,8 @@ unsafe extern "C" fn ringfence_firewall_declare(
 /// else uses them meanwhile.
 #[no_mangle]
 unsafe extern "C" fn ringfence_firewall_invoke(
+    uuid: &[u8; 16],
+    session: u64,
     command: u32,
     types: u32,
     params: *mut [Param; 4],
@@ -515,7 +559,16 @@ unsafe extern "C" fn ringfence_firewall_invoke(
     let params = unsafe { &mut *params };
     // SAFETY: the mutex is held by the caller's promise, and the shim's
     // services do not call back.
-    match unsafe { with_ledger(|ledger| dispatch(ledger, command, types, params)) } {
+    let outcome = unsafe {
+        with_state(|state| {
+            let caller = state
+                .callers
+                .check(CallerId::from_raw(session), uuid, command)
+                .map_err(|error| error.code())?;
+            dispatch(&mut state.ledger, caller, command, types, params)
+        })
+    };
+    match outcome {
         Ok(()) => result::SUCCESS,
         Err(code) => code,
     }

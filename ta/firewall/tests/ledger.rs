@@ -6,7 +6,7 @@ mod simulation;
 
 use ringfence_firewall::extent::{BLOCK, GRANULE};
 use ringfence_firewall::ledger::{MAX_REGIONS, MAX_WINDOW};
-use ringfence_firewall::{Error, Ledger, RegionError};
+use ringfence_firewall::{Caller, CallerId, Error, Ledger, RegionError, Role};
 use ringfence_proto::command::{result, Protection, UseCase};
 use ringfence_proto::firewall::MAX_RANGES;
 use simulation::{
@@ -195,7 +195,11 @@ fn without_carveouts_everything_is_refused() {
     let mut ledger = bare();
     assert_eq!(ledger.protect(BASE, GRANULE), Err(Error::OutOfBounds));
     assert_eq!(ledger.unprotect(BASE, GRANULE), Err(Error::NotFound));
-    assert_eq!(ledger.map(BASE, GRANULE), Err(Error::NotFound));
+    let caller = Caller {
+        id: CallerId::from_raw(1),
+        role: Role::Ringfence,
+    };
+    assert_eq!(ledger.map(caller, BASE, GRANULE), Err(Error::NotFound));
     assert_eq!(ledger.platform().calls(), 0);
 }
 

@@ -63,6 +63,43 @@ fn seeds() -> BTreeMap<&'static str, Vec<u8>> {
         },
         ReleaseListed { index: 0 },
     ];
+    let two = [
+        Protect {
+            start: page(VIDEO, 20),
+            size: 8 * GRANULE,
+        },
+        Switch { application: 1 },
+        MapListed {
+            index: 0,
+            offset: 0,
+            size: GRANULE,
+        },
+        Switch { application: 2 },
+        MapListed {
+            index: 0,
+            offset: 2 * GRANULE,
+            size: GRANULE,
+        },
+        Switch { application: 0 },
+        ReleaseListed { index: 0 },
+        Switch { application: 1 },
+        TaDies,
+        Switch { application: 2 },
+        MapListed {
+            index: 0,
+            offset: 2 * GRANULE,
+            size: GRANULE,
+        },
+        Reopen,
+        UnmapWindow { index: 0 },
+        MapListed {
+            index: 0,
+            offset: 3 * GRANULE,
+            size: GRANULE,
+        },
+        TaDies,
+        ReleaseListed { index: 0 },
+    ];
     let neighbours = [VIDEO, VIDEO + 2, VIDEO + 1, UI - 1, UI].map(|first| Protect {
         start: address(first),
         size: GRANULE,
@@ -91,6 +128,7 @@ fn seeds() -> BTreeMap<&'static str, Vec<u8>> {
         ("life-table", spell(0, &life)),
         ("life-windows", spell(1, &life)),
         ("neighbours-windows", spell(2, &neighbours)),
+        ("owners-table", spell(0, &two)),
         ("region-table", spell(0, &region)),
         ("region-windows", spell(1, &region)),
     ])

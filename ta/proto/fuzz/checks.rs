@@ -6,7 +6,8 @@
 use ringfence_proto::command::RangeRecord;
 use ringfence_proto::firewall::LedgerRecord;
 use ringfence_proto::message::{
-    decode, encode, Decrypt, DecryptSample, DigestRequest, Info, Licence, Message, Provision,
+    decode, encode, Decode, Decrypt, DecryptSample, DigestRequest, Info, Licence, Message,
+    Provision,
 };
 
 /// Reads `bytes` as everything that the protocol has.
@@ -16,6 +17,7 @@ pub fn every_reader(bytes: &[u8]) {
     one_encoding::<Licence>(bytes);
     one_encoding::<DecryptSample>(bytes);
     one_encoding::<Decrypt>(bytes);
+    one_encoding::<Decode>(bytes);
     one_encoding::<DigestRequest>(bytes);
     for record in RangeRecord::parse(bytes) {
         assert_eq!(RangeRecord::from_le_bytes(&record.to_le_bytes()), record);

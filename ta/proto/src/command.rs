@@ -25,6 +25,10 @@ pub const TA_UUID_TEXT: &str = "9a3e4d0c-8b57-4c7e-a1f6-5d2c90e7b314";
 /// Version of the commands and records in this file, as [`HELLO`] reports it.
 pub const PROTOCOL_VERSION: u32 = 3;
 
+/// Client login of another trusted application (`TEE_LOGIN_TRUSTED_APP`), which
+/// OP-TEE's core alone gives.
+pub const LOGIN_TRUSTED_APP: u32 = 0xf000_0000;
+
 /// Client login of the Linux kernel (`TEE_IOCTL_LOGIN_REE_KERNEL`).
 pub const LOGIN_REE_KERNEL: u32 = 0x8000_0000;
 
@@ -103,6 +107,13 @@ pub const PROVISION: u32 = 0x203;
 /// The sample's clear bytes are copied into the buffer, the encrypted ones
 /// decrypted straight into it.
 pub const DECRYPT_SAMPLE: u32 = 0x204;
+
+/// The decoder only. In: handle, out: physical address, out: size in bytes.
+///
+/// Where the range is that a handle for secure video names. Everybody but the
+/// trusted application with the decoder's UUID is answered
+/// [`result::ACCESS_DENIED`].
+pub const RESOLVE: u32 = 0x300;
 
 /// Test builds of the TA only. In: handle, memref in: a postcard
 /// `DigestRequest`, memref out: [`DIGEST_SIZE`] bytes of HMAC-SHA256.

@@ -3,8 +3,9 @@
 //! Commands of the firewall, the pseudo-TA in OP-TEE's core that keeps the
 //! ledger of protected ranges.
 //!
-//! Only the Ringfence TA may open a session to it. A 64-bit number travels in
-//! one value parameter as `(a, b)` = (high half, low half).
+//! Only the Ringfence TA may open a session to it, and the decoder, which may
+//! ask for [`MAP`] and [`UNMAP`] of what is for secure video. A 64-bit number
+//! travels in one value parameter as `(a, b)` = (high half, low half).
 
 /// UUID of the firewall, in the byte order of RFC 4122.
 pub const FIREWALL_UUID: [u8; 16] = [
@@ -31,7 +32,9 @@ pub const UNPROTECT: u32 = 2;
 /// In: physical address, in: size in bytes, out: virtual address.
 ///
 /// Maps a page-aligned part of one protected range, or of a named part of a
-/// region, read and write, into the calling TA.
+/// region, read and write, into the calling TA. A range that another TA, or
+/// another instance of the same, has mapped any part of is
+/// [busy](crate::command::result::BUSY).
 pub const MAP: u32 = 3;
 
 /// In: virtual address, in: size in bytes.

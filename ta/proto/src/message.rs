@@ -274,6 +274,36 @@ impl Message for DigestRequest {
     const MAX_SIZE: usize = VARINT_U16 + 32 + 2 * VARINT_U64;
 }
 
+/// Where a compressed picture is, and where its pixels go: for
+/// [`decoder::DECODE`](crate::decoder::DECODE).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decode {
+    /// The bitstream's first byte, in bytes from the start of its buffer.
+    pub source_offset: u64,
+    /// Bytes of the bitstream: at most
+    /// [`MAX_SOURCE`](crate::decoder::MAX_SOURCE).
+    pub source_length: u32,
+    /// Handle of the buffer that the frame goes to, another one.
+    pub frame: u64,
+    /// The frame's first byte, in bytes from the start of that buffer: a
+    /// multiple of 4.
+    pub frame_offset: u64,
+    /// Bytes from one line to the next: a multiple of 4, and four for each pixel
+    /// at least. What is between two lines belongs to the frame, too, and is
+    /// zeroed.
+    pub stride: u32,
+    /// Pixels of a line: at most [`MAX_WIDTH`](crate::decoder::MAX_WIDTH).
+    pub width: u32,
+    /// Lines. With the stride it makes at most
+    /// [`MAX_FRAME`](crate::decoder::MAX_FRAME) bytes.
+    pub height: u32,
+}
+
+impl sealed::Sealed for Decode {}
+impl Message for Decode {
+    const MAX_SIZE: usize = VARINT_U16 + 3 * VARINT_U64 + 4 * VARINT_U32;
+}
+
 /// Most bytes of any message that a client sends.
 pub const LARGEST: usize = DecryptSample::MAX_SIZE;
 
@@ -281,6 +311,7 @@ const _: () = assert!(
     Provision::MAX_SIZE <= LARGEST
         && Licence::MAX_SIZE <= LARGEST
         && Decrypt::MAX_SIZE <= LARGEST
+        && Decode::MAX_SIZE <= LARGEST
         && DigestRequest::MAX_SIZE <= LARGEST
 );
 

@@ -7,8 +7,8 @@ mod checks;
 
 use proptest::prelude::*;
 use ringfence_proto::message::{
-    decode, encode, DecodeError, Decrypt, DecryptSample, DigestRequest, EncodeError, Info, Licence,
-    Message, Pattern, Provision, Scheme, Subsample, MAX_SUBSAMPLES,
+    decode, encode, Decode, DecodeError, Decrypt, DecryptSample, DigestRequest, EncodeError, Info,
+    Licence, Message, Pattern, Provision, Scheme, Subsample, MAX_SUBSAMPLES,
 };
 
 const DECRYPT: Decrypt = Decrypt {
@@ -85,6 +85,15 @@ proptest! {
     #[test]
     fn decrypt_comes_back(key_id: [u8; 16], counter: [u8; 16], offset: u64) {
         comes_back(Decrypt { key_id, counter, offset });
+    }
+
+    #[test]
+    fn decode_comes_back(long: [u64; 3], short: [u32; 4]) {
+        let [source_offset, frame, frame_offset] = long;
+        let [source_length, stride, width, height] = short;
+        comes_back(Decode {
+            source_offset, source_length, frame, frame_offset, stride, width, height,
+        });
     }
 
     #[test]

@@ -16,8 +16,8 @@ use std::path::PathBuf;
 use ringfence_proto::command::{RangeKind, RangeRecord, RangeState, UseCase};
 use ringfence_proto::firewall::LedgerRecord;
 use ringfence_proto::message::{
-    encode, Decrypt, DecryptSample, DigestRequest, Info, Licence, Message, Pattern, Provision,
-    Scheme, Subsample,
+    encode, Decode, Decrypt, DecryptSample, DigestRequest, Info, Licence, Message, Pattern,
+    Provision, Scheme, Subsample,
 };
 
 fn encoded<M: Message>(message: M) -> Vec<u8> {
@@ -123,6 +123,18 @@ fn seeds() -> BTreeMap<&'static str, Vec<u8>> {
         ),
         ("decrypt-first", encoded(decrypt(0))),
         ("decrypt-last", encoded(decrypt(u64::MAX))),
+        (
+            "decode",
+            encoded(Decode {
+                source_offset: 4096,
+                source_length: 65_536,
+                frame: 0x0123_4567_89ab_cdef,
+                frame_offset: 0,
+                stride: 2560,
+                width: 640,
+                height: 360,
+            }),
+        ),
         (
             "digest",
             encoded(DigestRequest {

@@ -5,10 +5,12 @@
 //! A test that fails here means: the interface changed, so raise its version.
 
 use ringfence_proto::command::{self, Protection, RangeKind, RangeRecord, RangeState, UseCase};
+use ringfence_proto::decoder;
 use ringfence_proto::firewall::{self, LedgerRecord};
 use ringfence_proto::message::{
-    encode, Decrypt, DecryptSample, DigestRequest, Info, Licence, Message, Pattern, Provision,
-    Scheme, Subsample, CONTENT_KEY_SIZE, DEVICE_KEY_SIZE, MAX_SAMPLE, MAX_SUBSAMPLES, VERSION,
+    encode, Decode, Decrypt, DecryptSample, DigestRequest, Info, Licence, Message, Pattern,
+    Provision, Scheme, Subsample, CONTENT_KEY_SIZE, DEVICE_KEY_SIZE, MAX_SAMPLE, MAX_SUBSAMPLES,
+    VERSION,
 };
 
 /// The UUID's text form of RFC 4122.
@@ -69,6 +71,32 @@ fn commands_of_the_trusted_application() {
     assert_eq!(command::derailment::PANIC_AFTER, 4);
     assert_eq!(command::DIGEST_SIZE, 32);
     assert_eq!(command::NO_HANDLE, 0);
+}
+
+#[test]
+fn commands_of_the_decoder() {
+    assert_eq!(
+        uuid_text(&decoder::DECODER_UUID),
+        "5b1c7e62-94d0-4f3a-8c1b-2f60ad3e97c5"
+    );
+    assert_eq!(
+        decoder::DECODER_UUID_TEXT,
+        uuid_text(&decoder::DECODER_UUID)
+    );
+    assert_eq!(command::LOGIN_TRUSTED_APP, 0xf000_0000);
+    assert_eq!(command::RESOLVE, 0x300);
+    assert_eq!(decoder::DECODE, 0x400);
+    assert_eq!(decoder::ASK, 0x4f0);
+    assert_eq!(decoder::HOLD, 0x4f1);
+    assert_eq!(decoder::DOOM, 0x4f2);
+    assert_eq!(decoder::MAX_SOURCE, 0x10_0000);
+    assert_eq!(decoder::MAX_FRAME, 0x40_0000);
+    assert_eq!(decoder::MAX_WIDTH, 2048);
+    assert_eq!(decoder::PIXEL, 4);
+    assert_eq!(decoder::MAX_SESSIONS, 8);
+    assert_eq!(decoder::result::OTHER_SIZE, 0xffff_0004);
+    assert_eq!(decoder::result::BAD_FORMAT, 0xffff_0005);
+    assert_eq!(decoder::result::UNSUPPORTED, 0xffff_0009);
 }
 
 #[test]
@@ -337,4 +365,30 @@ fn digest_request() {
     let golden = [&[2][..], &[0xc1; 32], &[0x00], &[0x80, 0x01]].concat();
     assert_encoding(digest(0, 128), &golden, digest(u64::MAX, u64::MAX));
     assert!(!format!("{:?}", digest(0, 1)).contains("193"));
+}
+
+#[test]
+fn decode() {
+    let decode = |long, short| Decode {
+        source_offset: long,
+        source_length: short,
+        frame: long,
+        frame_offset: long,
+        stride: short,
+        width: short,
+        height: short,
+    };
+    let message = Decode {
+        source_offset: 0,
+        source_length: 129,
+        frame: 5,
+        frame_offset: 4096,
+        stride: 2560,
+        width: 640,
+        height: 360,
+    };
+    let golden = [
+        1, 0, 0x81, 0x01, 5, 0x80, 0x20, 0x80, 0x14, 0x80, 0x05, 0xe8, 0x02,
+    ];
+    assert_encoding(message, &golden, decode(u64::MAX, u32::MAX));
 }

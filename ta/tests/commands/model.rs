@@ -305,6 +305,11 @@ pub fn public(instance: &mut TestInstance) -> Session {
     instance.open(Client::Public).expect("admitted")
 }
 
+/// A session of the decoder.
+pub fn decoder(instance: &mut TestInstance) -> Session {
+    instance.open(Client::Decoder).expect("admitted")
+}
+
 /// A stream cipher of no security, whose key stream never repeats itself in a
 /// test.
 pub struct XorCipher {

@@ -8,6 +8,7 @@ pub mod coherence;
 pub mod control_group;
 pub mod deadline;
 pub mod debug;
+pub mod decoder;
 pub mod dma_buf;
 pub mod encryption;
 pub mod fault;

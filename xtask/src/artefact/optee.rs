@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! OP-TEE OS, in two passes: the kit that trusted applications are built with, then the core with
-//! the pseudo-TA linked in and the trusted application embedded.
+//! the pseudo-TA linked in and our trusted applications embedded.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -83,23 +83,29 @@ pub fn declare(
     source: &Source,
     devicetree: &Devicetree,
     firewall: &Firewall,
-    ta: &TrustedApplication,
+    applications: &[&TrustedApplication],
     build: Build,
 ) -> Result<Optee> {
     let (tree, secure_dts) = (source.tree.clone(), devicetree.secure_source());
+    let embedded: Vec<String> = applications
+        .iter()
+        .map(|application| application.stripped().display().to_string())
+        .collect();
     let settings = [
         "CFG_RINGFENCE_FIREWALL=y".to_owned(),
         format!("RINGFENCE_FIREWALL_LIB={}", firewall.library().display()),
-        format!("EARLY_TA_PATHS={}", ta.stripped().display()),
+        format!("EARLY_TA_PATHS={}", embedded.join(" ")),
         format!("CFG_EMBED_DTB_SOURCE_FILE={SECURE_DTS}"),
     ];
     let shim = firewall.shim.clone();
-    let step = plan
-        .step(&build.name("optee"))
+    let mut step = plan.step(&build.name("optee"));
+    for application in applications {
+        step = step.needs(&application.step);
+    }
+    let step = step
         .needs(&source.step)
         .needs(&devicetree.step)
         .needs(&firewall.step)
-        .needs(&ta.step)
         .input(&shim)
         .param("settings", SETTINGS.join(" "))
         .param("own settings", settings.join(" "))

@@ -46,6 +46,10 @@ pub fn declare(
         .needs(&userland.step)
         .input(&workspace.join("host"))
         .input(&workspace.join("tests"))
+        // Tests decode pictures themselves, and compare.
+        .input(&workspace.join("ta/decoder"))
+        .input(&workspace.join("ta/src"))
+        .input(&workspace.join("ta/Cargo.toml"))
         .param("programs", PROGRAMS.join(" "));
     let step = library.inputs(step, workspace);
     let (root, library, export) = (

@@ -110,7 +110,7 @@ pub fn run_latency(cache: &Cache, stack: &Stack, page: &Page) -> Result<Counts> 
     Ok(counts)
 }
 
-/// Makes one fault on purpose; passes when the run ends because of it.
+/// Makes faults on purpose; each test of `proof` passes when the run ends because of its own.
 pub fn prove(cache: &Cache, stack: &Stack, proof: &Proof, page: &Page) -> Result<Counts> {
     let directory = vm::run_directory(cache)?;
     let content = content::prepare(cache, stack, &directory.join("share"))?;
@@ -126,24 +126,26 @@ pub fn prove(cache: &Cache, stack: &Stack, proof: &Proof, page: &Page) -> Result
         },
     )?;
     check_interrupted(&outcome)?;
-    let proven = match &outcome.verdict {
-        Verdict::Reported(0, reports) if !proof.fatal => {
-            reports.iter().any(|report| report.contains(proof.mark))
-        }
-        Verdict::Crashed(line) if proof.fatal => line.contains(proof.mark),
-        _ => false,
+    let found: &[String] = match &outcome.verdict {
+        Verdict::Reported(0, reports) if !proof.fatal => reports,
+        Verdict::Crashed(line) if proof.fatal => std::slice::from_ref(line),
+        _ => &[],
     };
-    let (suite, name) = (proof.suite, proof.name);
-    if proven {
-        page.line(format!("test {suite}::{name} ... ok"));
-    } else {
-        page.line(format!(
-            "test {suite}::{name} ... FAILED: no run that ended for {:?}\n{}",
-            proof.mark,
-            outcome.explain()
-        ));
+    let mut counts = Counts::default();
+    for (name, mark) in proof.marks {
+        let proven = found.iter().any(|line| line.contains(mark));
+        page.line(if proven {
+            format!("test {}::{name} ... ok", proof.suite)
+        } else {
+            format!(
+                "test {}::{name} ... FAILED: no run that ended for {mark:?}\n{}",
+                proof.suite,
+                outcome.explain()
+            )
+        });
+        counts += proven.into();
     }
-    Ok(proven.into())
+    Ok(counts)
 }
 
 /// The tests are over when somebody asks for their end.

@@ -105,7 +105,12 @@ fn guest_jobs<'s>(cache: &'s Cache, stack: &'s Stack, names: &[String]) -> Vec<J
         .iter()
         .filter(|proof| proof.kernels.include(flavour) && is_wanted(names, proof.suite))
     {
-        let title = format!("guest, {flavour} kernel: {}::{}", proof.suite, proof.name);
+        let names: Vec<&str> = proof.marks.iter().map(|(name, _)| *name).collect();
+        let title = format!(
+            "guest, {flavour} kernel: {}: {}",
+            proof.suite,
+            names.join(" ")
+        );
         jobs.push(Job::new(title, move |page| {
             guest::prove(cache, stack, proof, page)
         }));

@@ -30,7 +30,7 @@ const CORE_PANIC: [&str; 2] = ["E/TC:", " Panic "];
 
 /// A facility of the debug kernel, a warning of any kernel, or a module's own test (KUnit) has found a
 /// fault.
-const REPORTS: [&str; 14] = [
+const REPORTS: [&str; 15] = [
     "BUG: ",
     "WARNING: ",
     "UBSAN: ",
@@ -41,6 +41,7 @@ const REPORTS: [&str; 14] = [
     "suspicious RCU usage",
     "invalid wait context",
     "new suspected memory leaks",
+    "unreferenced object 0x",
     "blocked for more than",
     "scheduling while atomic",
     "list_add corruption",

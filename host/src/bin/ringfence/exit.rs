@@ -4,6 +4,7 @@
 
 use std::process::ExitCode;
 
+use ringfence::decoder;
 use ringfence::error::{AllocationFailure, Error, Refusal};
 use ringfence::fallback::Reason;
 
@@ -50,19 +51,32 @@ fn number(error: &Error) -> u8 {
                 .find(|code| codes.contains(code))
                 .unwrap_or(first)
         }
-        Error::Secure { refusal, .. } => match refusal {
-            Refusal::NotFound | Refusal::NotProvisioned | Refusal::NoStorage => 3,
-            Refusal::OutOfMemory => 4,
-            Refusal::AccessDenied
-            | Refusal::BadParameters
-            | Refusal::Busy
-            | Refusal::Expired
-            | Refusal::RolledBack
-            | Refusal::WrongLicence => 5,
-            Refusal::NotSupported | Refusal::Dead | Refusal::Communication | Refusal::Other(_) => 6,
+        Error::Secure { refusal, .. } => of_refusal(*refusal),
+        Error::Decoder(refusal) => match refusal {
+            decoder::Refusal::Crowded => 4,
+            decoder::Refusal::BadFormat
+            | decoder::Refusal::Unsupported
+            | decoder::Refusal::OtherSize
+            | decoder::Refusal::BadParameters => 5,
+            decoder::Refusal::Dead => 6,
+            decoder::Refusal::Other(refusal) => of_refusal(*refusal),
         },
         Error::Answer(_) => 6,
         Error::Driver { .. } | Error::Ciphertext(_) => 1,
+    }
+}
+
+fn of_refusal(refusal: Refusal) -> u8 {
+    match refusal {
+        Refusal::NotFound | Refusal::NotProvisioned | Refusal::NoStorage => 3,
+        Refusal::OutOfMemory => 4,
+        Refusal::AccessDenied
+        | Refusal::BadParameters
+        | Refusal::Busy
+        | Refusal::Expired
+        | Refusal::RolledBack
+        | Refusal::WrongLicence => 5,
+        Refusal::NotSupported | Refusal::Dead | Refusal::Communication | Refusal::Other(_) => 6,
     }
 }
 

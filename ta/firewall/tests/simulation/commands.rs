@@ -279,16 +279,26 @@ impl World {
     /// MAP, which changes neither pages nor ledger.
     pub fn map(&mut self, start: u64, size: u64) -> Result<u64, Error> {
         let before = self.snapshot();
-        let inside = before.records.iter().any(|record| {
+        let record = before.records.iter().find(|record| {
             record.kind != RangeKind::Region.raw()
                 && request(start, size).is_some_and(|range| holds(record, &range))
         });
+        let use_case = record.and_then(|record| UseCase::from_raw(record.use_case));
+        let busy = record.is_some_and(|record| {
+            let platform = self.ledger.platform();
+            platform.mapped_by_another(&covered(record))
+        });
+        let caller = self.caller();
         self.faulted();
-        let result = self.ledger.map(start, size);
+        let result = self.ledger.map(caller, start, size);
         let expected = match request(start, size) {
             None => Err(Error::Malformed),
             Some(_) if size > MAX_WINDOW => Err(Error::Malformed),
-            Some(_) if !inside => Err(Error::NotFound),
+            Some(_) if record.is_none() => Err(Error::NotFound),
+            Some(_) if self.current != 0 && use_case != Some(UseCase::SecureVideo) => {
+                Err(Error::Denied)
+            }
+            Some(_) if busy => Err(Error::Mapped),
             Some(_) if self.faulted() => Err(Error::Platform),
             Some(_) => Ok(()),
         };
@@ -306,7 +316,7 @@ impl World {
         let before = self.snapshot();
         let mapped = self.ledger.platform().is_window(va, size);
         self.faulted();
-        let result = self.ledger.unmap(va, size);
+        let result = self.ledger.unmap(self.caller(), va, size);
         let expected = match request(va, size) {
             None => Err(Error::Malformed),
             Some(_) if !mapped => Err(Error::NotFound),

@@ -12,6 +12,10 @@ use ringfence_firewall::{Abilities, Platform, Refused};
 use std::ops::Range;
 use std::rc::Rc;
 
+/// Applications with an address space each: the Ringfence TA, and two instances of
+/// the decoder.
+pub const APPLICATIONS: usize = 3;
+
 /// One granule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Page {
@@ -35,6 +39,10 @@ pub enum Faults {
 }
 
 struct Window {
+    /// Whose address space it is in.
+    owner: usize,
+    /// The session that asked for it.
+    session: u64,
     va: u64,
     size: u64,
     offset: u64,
@@ -48,7 +56,10 @@ pub struct Machine {
     /// Of each page, what it holds.
     content: Vec<u8>,
     windows: Vec<Window>,
-    next_va: u64,
+    /// Whose address space is the current one.
+    current: usize,
+    session: u64,
+    next_va: [u64; APPLICATIONS],
     faults: Faults,
     counted: u64,
     calls: u64,
@@ -62,7 +73,10 @@ impl Machine {
             hardware,
             content: vec![0xaa; pages as usize],
             windows: Vec::new(),
-            next_va: 0x4000_0000,
+            current: 0,
+            session: 0,
+            // Address spaces are alike.
+            next_va: [0x4000_0000; APPLICATIONS],
             faults: Faults::None,
             counted: 0,
             calls: 0,
@@ -94,21 +108,38 @@ impl Machine {
 
     /// Whether a page of these, by absolute number, is mapped.
     pub fn any_mapped(&self, pages: &Range<u64>) -> bool {
-        self.windows.iter().any(|window| {
+        self.overlapping(pages).next().is_some()
+    }
+
+    /// Whether another session than the current one has a page of these mapped.
+    pub fn mapped_by_another(&self, pages: &Range<u64>) -> bool {
+        self.overlapping(pages)
+            .any(|window| window.session != self.session)
+    }
+
+    fn overlapping<'a>(&'a self, pages: &'a Range<u64>) -> impl Iterator<Item = &'a Window> {
+        self.windows.iter().filter(|window| {
             let first = (window.object.start() + window.offset) / GRANULE;
             first < pages.end && pages.start < first + window.size / GRANULE
         })
     }
 
-    /// Address and size of one of the windows.
+    /// An application's session, and its address space, become the current ones.
+    pub fn switch(&mut self, application: usize, session: u64) {
+        self.current = application;
+        self.session = session;
+    }
+
+    /// Address and size of one of the windows, whosever it is.
     pub fn window(&self, index: usize) -> Option<(u64, u64)> {
         let window = self.windows.get(index % self.windows.len().max(1))?;
         Some((window.va, window.size))
     }
 
-    /// Whether one window covers all of it.
+    /// Whether one window of the current session covers all of it.
     pub fn is_window(&self, va: u64, size: u64) -> bool {
-        self.find(va, size).is_some()
+        self.find(va, size)
+            .is_some_and(|index| self.windows[index].session == self.session)
     }
 
     pub fn normal_world_writes(&mut self, page: u64) {
@@ -124,7 +155,7 @@ impl Machine {
             let fenced = self.hardware.fenced(start, pages);
             assert!(
                 fenced.iter().all(|fenced| *fenced),
-                "the TA has an open page mapped"
+                "a TA has an open page mapped"
             );
             let first = (start - self.base) / GRANULE;
             self.content[first as usize..][..pages as usize].fill(0x55);
@@ -138,8 +169,9 @@ impl Machine {
         }
     }
 
+    /// The current address space goes.
     pub fn ta_dies(&mut self) {
-        self.windows.clear();
+        self.windows.retain(|window| window.owner != self.current);
     }
 
     /// Counts a call, and says whether it may do its work.
@@ -182,9 +214,9 @@ impl Machine {
 
     fn find(&self, va: u64, size: u64) -> Option<usize> {
         let end = va.checked_add(size)?;
-        self.windows
-            .iter()
-            .position(|window| window.va <= va && end <= window.va + window.size)
+        self.windows.iter().position(|window| {
+            window.owner == self.current && window.va <= va && end <= window.va + window.size
+        })
     }
 }
 
@@ -248,10 +280,18 @@ impl Platform for Machine {
     fn map(&mut self, object: &Rc<Extent>, offset: u64, size: u64) -> Result<u64, Refused> {
         self.enter()?;
         assert!(offset + size <= object.size(), "window outside its object");
-        let va = self.next_va;
+        let pages = object.start() / GRANULE..object.end() / GRANULE;
+        assert!(
+            self.overlapping(&pages)
+                .all(|window| window.owner == self.current),
+            "mapped into two address spaces"
+        );
+        let va = self.next_va[self.current];
         // A gap: no two windows are adjacent.
-        self.next_va += size + GRANULE;
+        self.next_va[self.current] += size + GRANULE;
         self.windows.push(Window {
+            owner: self.current,
+            session: self.session,
             va,
             size,
             offset,
@@ -274,6 +314,8 @@ impl Platform for Machine {
         for (part, part_end) in [(window.va, va), (va + size, end)] {
             if part < part_end {
                 self.windows.push(Window {
+                    owner: window.owner,
+                    session: window.session,
                     va: part,
                     size: part_end - part,
                     offset: window.offset + (part - window.va),

@@ -13,13 +13,14 @@ mod machine;
 mod operation;
 
 pub use hardware::{Hardware, Simulated, Table};
-pub use machine::{Faults, Machine, Page};
+pub use machine::{Faults, Machine, Page, APPLICATIONS};
 pub use operation::Operation;
 
 use ringfence_firewall::extent::GRANULE;
 use ringfence_firewall::tzc::Controller;
-use ringfence_firewall::Ledger;
-use ringfence_proto::command::{Protection, RangeKind, RangeState, UseCase};
+use ringfence_firewall::{Caller, Callers, Ledger};
+use ringfence_proto::command::{Protection, RangeKind, RangeState, UseCase, TA_UUID};
+use ringfence_proto::decoder::DECODER_UUID;
 use ringfence_proto::firewall::LedgerRecord;
 
 /// Physical address of the first simulated page.
@@ -86,7 +87,19 @@ fn region_of(pages: &std::ops::Range<u64>) -> Option<&'static Declared> {
 /// The ledger on its simulated machine.
 pub struct World {
     pub ledger: Ledger<Machine>,
+    callers: Callers,
+    /// The session of each application.
+    sessions: [Caller; APPLICATIONS],
+    /// Which of them calls.
+    current: usize,
 }
+
+/// The UUID of each application.
+const UUIDS: [[u8; 16]; APPLICATIONS] = [TA_UUID, DECODER_UUID, DECODER_UUID];
+
+/// The two instances of the decoder.
+pub const DECODER: usize = 1;
+pub const OTHER_DECODER: usize = 2;
 
 /// All that can be seen from outside.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -161,7 +174,44 @@ impl World {
                 )
                 .expect("disjoint regions");
         }
-        Self { ledger }
+        let mut callers = Callers::new();
+        let sessions = UUIDS.map(|uuid| callers.open(&uuid).expect("admitted"));
+        let mut world = Self {
+            ledger,
+            callers,
+            sessions,
+            current: 0,
+        };
+        world.switch(0);
+        world
+    }
+
+    /// Who calls.
+    fn caller(&self) -> Caller {
+        self.sessions[self.current]
+    }
+
+    /// Another application calls from now on.
+    pub fn switch(&mut self, application: usize) -> &mut Self {
+        self.current = application;
+        let session = self.caller().id.raw();
+        self.ledger.platform_mut().switch(application, session);
+        self
+    }
+
+    /// The application that calls closes its session, and opens another; its
+    /// windows stay.
+    pub fn reopen(&mut self) {
+        self.callers.close(self.caller().id);
+        let session = self.callers.open(&UUIDS[self.current]);
+        self.sessions[self.current] = session.expect("admitted");
+        self.switch(self.current);
+    }
+
+    /// The application that calls panics, and another instance takes its place.
+    pub fn dies(&mut self) {
+        self.ledger.platform_mut().ta_dies();
+        self.reopen();
     }
 
     fn snapshot(&self) -> Snapshot {
@@ -326,7 +376,11 @@ impl World {
                 self.ledger.platform_mut().device_writes(page % PAGES);
             }
             Operation::TaWrites => self.ledger.platform_mut().ta_writes(),
-            Operation::TaDies => self.ledger.platform_mut().ta_dies(),
+            Operation::TaDies => self.dies(),
+            Operation::Switch { application } => {
+                self.switch(application);
+            }
+            Operation::Reopen => self.reopen(),
             Operation::Fail { faults } => self.set_faults(faults),
         }
     }
@@ -352,11 +406,13 @@ impl World {
         self.ledger.records().nth(index % self.ledger.len().max(1))
     }
 
-    /// Ends as a system must be able to: nothing fails any more, the TA starts
+    /// Ends as a system must be able to: nothing fails any more, the TAs start
     /// anew, and everything that LIST shows can be released, parts first.
     pub fn recover(&mut self) {
         self.set_faults(Faults::None);
-        self.ledger.platform_mut().ta_dies();
+        for application in 0..APPLICATIONS {
+            self.switch(application).dies();
+        }
         let mut records: Vec<_> = self.ledger.records().collect();
         records.sort_by_key(|record| record.kind != RangeKind::Part.raw());
         for record in records {

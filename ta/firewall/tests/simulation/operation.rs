@@ -2,7 +2,7 @@
 
 //! Operations of a random run, and their form in bytes for the fuzzer.
 
-use super::{address, Faults, PAGES, RECORD, RECORD_PAGES};
+use super::{address, Faults, APPLICATIONS, PAGES, RECORD, RECORD_PAGES};
 use ringfence_firewall::extent::GRANULE;
 
 /// What the TA, the normal world or fate may do.
@@ -55,7 +55,14 @@ pub enum Operation {
         page: u64,
     },
     TaWrites,
+    /// The application that calls panics.
     TaDies,
+    /// Another application calls from now on.
+    Switch {
+        application: usize,
+    },
+    /// The application that calls closes its session, and opens another.
+    Reopen,
     Fail {
         faults: Faults,
     },
@@ -166,7 +173,11 @@ impl Bytes<'_> {
                 start: self.start_inside()?,
                 size: self.size()?,
             },
-            _ => Operation::DeviceWrites { page: self.u16()? },
+            20 => Operation::DeviceWrites { page: self.u16()? },
+            _ => match usize::from(self.u8()?) % (APPLICATIONS + 1) {
+                APPLICATIONS => Operation::Reopen,
+                application => Operation::Switch { application },
+            },
         })
     }
 }
@@ -289,6 +300,8 @@ impl Operation {
                 to.0.push(20);
                 to.u16(page);
             }
+            Self::Switch { application } => to.0.extend([21, application as u8]),
+            Self::Reopen => to.0.extend([21, APPLICATIONS as u8]),
         }
     }
 }

@@ -53,6 +53,10 @@ pub fn invoke(
         command::INFO | command::DECRYPT | command::DECRYPT_SAMPLE => {
             invoke_public(state, session, command, parameters)
         }
+        command::RESOLVE => {
+            session.client.must_be_decoder()?;
+            resolve(state, session, parameters)
+        }
         #[cfg(feature = "test-commands")]
         command::DIGEST
         | command::PANIC
@@ -206,6 +210,23 @@ fn invoke_public(
         }
         _ => Err(Refusal::ParameterTypes),
     }
+}
+
+/// RESOLVE.
+fn resolve(
+    state: &mut State,
+    session: &Session,
+    parameters: &mut ParametersAny,
+) -> Result<(), Refusal> {
+    let (Any::ValueInput(handle), Any::ValueOutput(start), Any::ValueOutput(size), Any::None) =
+        parameters
+    else {
+        return Err(Refusal::ParameterTypes);
+    };
+    let range = state.resolve(session, number(handle))?;
+    set(start, split(range.start()));
+    set(size, split(range.size()));
+    Ok(())
 }
 
 /// Runs a command of test builds.

@@ -23,7 +23,7 @@ use core::panic::PanicInfo;
 use optee_utee::property::{ClientIdentity, PropertyKey};
 use optee_utee::{
     raw, ta_close_session, ta_create, ta_destroy, ta_invoke_command, ta_open_session,
-    trace_println, Error, ParametersAny, ParametersNone, Result,
+    trace_println, Error, ParametersAny, ParametersNone, Result, Uuid,
 };
 use ringfence_proto::command::result;
 use ringfence_proto::firewall::MAX_RANGES;
@@ -86,11 +86,24 @@ fn destroy() {}
 
 #[ta_open_session]
 fn open_session(_: &mut ParametersNone, session: &mut Session) -> Result<()> {
-    let login = u32::from(ClientIdentity.get()?.login_type());
+    let identity = ClientIdentity.get()?;
+    let client = Client::of(identity.login_type().into(), &octets(&identity.uuid()));
     *session = shared()
-        .and_then(|mut state| state.open(Client::from_login(login)))
+        .and_then(|mut state| state.open(client))
         .map_err(error)?;
     Ok(())
+}
+
+/// A UUID in the byte order of RFC 4122.
+fn octets(uuid: &Uuid) -> [u8; 16] {
+    // SAFETY: the pointer is to the value's own UUID.
+    let uuid = unsafe { *uuid.as_raw_ptr() };
+    let mut octets = [0; 16];
+    octets[..4].copy_from_slice(&uuid.timeLow.to_be_bytes());
+    octets[4..6].copy_from_slice(&uuid.timeMid.to_be_bytes());
+    octets[6..8].copy_from_slice(&uuid.timeHiAndVersion.to_be_bytes());
+    octets[8..].copy_from_slice(&uuid.clockSeqAndNode);
+    octets
 }
 
 #[ta_close_session]

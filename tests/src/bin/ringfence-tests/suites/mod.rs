@@ -16,6 +16,7 @@ mod cma;
 mod command;
 mod content;
 mod cycles;
+mod decoder;
 mod dmabuf;
 mod faults;
 mod fixture;
@@ -261,6 +262,11 @@ const SUITES: &[Suite] = &[
         name: "fuzz",
         boot: Boot::Default,
         tests: Tests::Fixed(fuzz::TESTS),
+    },
+    Suite {
+        name: "decoder",
+        boot: Boot::Default,
+        tests: Tests::Fixed(decoder::TESTS),
     },
     Suite {
         name: "lifecycle",

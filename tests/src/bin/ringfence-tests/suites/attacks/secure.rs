@@ -243,7 +243,12 @@ pub fn foreign_application() -> anyhow::Result<()> {
         };
         let beside = region::free_neighbour(VIDEO, prey.range)?;
         for range in [prey.range, beside] {
-            for command in [firewall::PROTECT, firewall::UNPROTECT, firewall::INFO] {
+            for command in [
+                firewall::PROTECT,
+                firewall::UNPROTECT,
+                firewall::MAP,
+                firewall::INFO,
+            ] {
                 expect_code(
                     call(FIREWALL_UUID, command, range.start, range.size),
                     result::ACCESS_DENIED,
@@ -256,6 +261,7 @@ pub fn foreign_application() -> anyhow::Result<()> {
             (command::PROTECT, beside.start, beside.size),
             (command::UNPROTECT, prey.handle, 0),
             (command::LIST, 0, 0),
+            (command::RESOLVE, prey.handle, 0),
         ];
         for (command, first, second) in cases {
             expect_code(
