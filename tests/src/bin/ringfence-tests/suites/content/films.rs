@@ -23,6 +23,7 @@ use ringfence_tests::content::Film;
 use ringfence_tests::guest::memory::{expect_killed, expect_zero, PhysicalRange};
 use ringfence_tests::guest::ta::{expect_code, expect_done, Ta};
 use ringfence_tests::guest::{deadline, debug, heap_info};
+use serde_json::Value;
 
 use super::super::fixture::{path, read_message};
 use super::super::region::VIDEO;
@@ -119,6 +120,41 @@ pub fn a_film_plays() -> anyhow::Result<()> {
         anyhow::ensure!(holds(&player, film, 0)?, "frame 0 is another");
         anyhow::ensure!(!holds(&player, film, 1)?, "every digest is right");
     }
+    Ok(())
+}
+
+/// Plays a film, as far as a few pictures, with the command.
+fn play(film: &Film, licence: &Path) -> anyhow::Result<std::process::Output> {
+    let output = Command::new("ringfence")
+        .args(["--json", "play", &path(&film.mp4)?])
+        .args(["--licence", &path(licence)?])
+        .args(["--fps", "max", "--frames", "4"])
+        .output();
+    output.context("ringfence")
+}
+
+pub fn a_film_is_decoded() -> anyhow::Result<()> {
+    let content = prepared()?;
+    let film = content.films.first().context("no film")?;
+    let output = play(film, &film.licence)?;
+    let error = String::from_utf8_lossy(&output.stderr);
+    anyhow::ensure!(output.status.success(), "{}: {error}", output.status);
+    let said: Value = serde_json::from_slice(&output.stdout).context("no JSON")?;
+    for (key, value) in [
+        ("frames", film.frames.len()),
+        ("shown", 4),
+        ("dropped", 0),
+        ("secure_calls", 8),
+        ("most_secure_calls", 2),
+    ] {
+        anyhow::ensure!(said[key] == value, "{key}: {said}");
+    }
+    anyhow::ensure!(said["within_bounds"] == true, "{said}");
+    // What another key makes of it is no picture.
+    let output = play(film, &film.wrong_licence)?;
+    let error = String::from_utf8_lossy(&output.stderr);
+    let is_told = !output.status.success() && error.contains("key or the film may be wrong");
+    anyhow::ensure!(is_told, "a wrong key: {}: {error}", output.status);
     Ok(())
 }
 
@@ -313,7 +349,7 @@ impl Paused {
             .arg("play")
             .arg(path(&film.mp4)?)
             .args(["--licence", &path(&film.licence)?])
-            .args(["--no-decode", "--fps", "max", "--events", "--pause-at", "5"])
+            .args(["--fps", "max", "--events", "--pause-at", "2"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -325,7 +361,7 @@ impl Paused {
             output: BufReader::new(output),
         };
         let mut line = String::new();
-        while !line.starts_with("paused at 5") {
+        while !line.starts_with("paused at 2") {
             line.clear();
             let read = paused.output.read_line(&mut line)?;
             anyhow::ensure!(read > 0, "it ended before the pause");
@@ -340,7 +376,8 @@ impl Paused {
             .filter(|line| line.pid == self.child.id())
             .map(|line| line.range)
             .collect::<Vec<_>>();
-        anyhow::ensure!(!own.is_empty(), "it has no buffers");
+        // One for bitstreams, two for pictures.
+        anyhow::ensure!(own.len() == 3, "{} buffers", own.len());
         Ok(own)
     }
 }

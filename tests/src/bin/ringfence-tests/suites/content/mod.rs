@@ -48,6 +48,10 @@ pub const TESTS: &[Test] = &[
     ),
     ("a_film_is_decrypted_frame_by_frame", films::a_film_plays),
     (
+        "a_film_is_decoded_picture_by_picture",
+        films::a_film_is_decoded,
+    ),
+    (
         "a_wrong_key_gives_nothing_of_the_film",
         films::a_wrong_key_gives_nothing,
     ),
