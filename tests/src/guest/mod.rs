@@ -12,6 +12,7 @@ pub mod debug;
 pub mod decoder;
 pub mod display;
 pub mod dma_buf;
+pub mod encryption;
 pub mod fault;
 pub mod hostile;
 pub mod importer;

@@ -9,6 +9,7 @@ use ringfence_tests::bench::Figures;
 
 use crate::artefact::devicetree::Board;
 use crate::cache::Cache;
+use crate::content;
 use crate::stack::Stack;
 use crate::vm::{self, Boot, Outcome, Sink, Stream, Task, Verdict};
 
@@ -25,6 +26,7 @@ pub const ALL: &[&str] = &[
     "protected-record:8388608",
     "protected-video:67108864",
     "protection:protected-video",
+    "content:protected-video",
     "touch:camera,default_cma_region,system",
     STATES,
 ];
@@ -39,6 +41,7 @@ pub const OURS: &[&str] = &[
     "bench",
     "protected-record:8388608",
     "protection:protected-video",
+    "content:protected-video",
 ];
 
 /// Words for the kernel's command line: a CMA region in which the largest size fits, and no
@@ -47,7 +50,9 @@ pub const BOOTARGS: &str = "cma=320M arm64.nomops";
 
 /// Boots and measures `heaps`; how the boot ended when it did not end well.
 pub fn measure(cache: &Cache, stack: &Stack, heaps: &[&str]) -> Result<Result<Figures, Outcome>> {
-    stack.build_for_boot()?;
+    stack.build_for_content()?;
+    let directory = vm::run_directory(cache)?;
+    let content = content::prepare(cache, stack, &directory.join("share"))?;
     let printed = Arc::new(Mutex::new(Vec::new()));
     let keep = Arc::clone(&printed);
     let sink: Sink = Arc::new(move |stream, bytes: &[u8]| match stream {
@@ -62,7 +67,8 @@ pub fn measure(cache: &Cache, stack: &Stack, heaps: &[&str]) -> Result<Result<Fi
         heaps.join(" ")
     );
     let command = ["sh", "-c", &script].map(str::to_owned).to_vec();
-    let mut boot = Boot::of(Task::Command(command), vm::run_directory(cache)?);
+    let mut boot = Boot::of(Task::Command(command), directory);
+    boot.share = Some(&content.directory);
     boot.board = Board::Bench;
     boot.bootargs = BOOTARGS;
     boot.icount = true;
