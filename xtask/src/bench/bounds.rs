@@ -275,6 +275,7 @@ mod tests {
             }],
             pages: Vec::new(),
             protection: Vec::new(),
+            content: None,
             states: Vec::new(),
             mixed: None,
             touches: Vec::new(),

@@ -6,7 +6,7 @@
 //! the kernel's own, one beside the other; our modules are loaded for that.
 //! `protection:HEAP,HEAP…` stands for what protecting a buffer of these heaps costs,
 //! `states:HEAP,HEAP…` for these heaps in a fresh machine and in one that has been in
-//! use, `mixed:HEAP` for a heap that is nearly full under several threads,
+//! use, `content:HEAP` for what decrypting into a buffer costs, `mixed:HEAP` for a heap that is nearly full under several threads,
 //! `touch:HEAP,HEAP…` for what it costs a process to use a buffer.
 //!
 //! Prints one JSON document, see [`ringfence_tests::bench`]. The machine must
@@ -14,6 +14,8 @@
 //! processor. Exit status: 0, 1 when
 //! something failed, 2 for wrong usage.
 
+#[cfg(all(feature = "guest", target_arch = "aarch64"))]
+mod content;
 #[cfg(all(feature = "guest", target_arch = "aarch64"))]
 mod counter;
 #[cfg(all(feature = "guest", target_arch = "aarch64"))]
@@ -36,7 +38,7 @@ fn main() -> std::process::ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let Some(work) = Work::parse(&arguments) else {
         eprintln!(
-            "usage: ringfence-bench [pages] [protection:HEAP,HEAP...] [states:HEAP,HEAP...] \
+            "usage: ringfence-bench [pages] [protection:HEAP,HEAP...] [content:HEAP] [states:HEAP,HEAP...] \
              [mixed:HEAP] [touch:HEAP,HEAP...] HEAP[:LARGEST]..."
         );
         return ExitCode::from(2);
@@ -57,6 +59,7 @@ struct Work<'a> {
     heaps: Vec<(&'a str, u64)>,
     pages: bool,
     protection: Vec<&'a str>,
+    content: Option<&'a str>,
     states: Vec<&'a str>,
     mixed: Option<&'a str>,
     touch: Vec<&'a str>,
@@ -72,6 +75,7 @@ impl<'a> Work<'a> {
                 None if argument == "pages" => work.pages = true,
                 None => work.heaps.push((argument, u64::MAX)),
                 Some(("protection", heaps)) => work.protection = heaps.split(',').collect(),
+                Some(("content", heap)) => work.content = Some(heap),
                 Some(("states", heaps)) => work.states = heaps.split(',').collect(),
                 Some(("mixed", heap)) => work.mixed = Some(heap),
                 Some(("touch", heaps)) => work.touch = heaps.split(',').collect(),
@@ -104,6 +108,10 @@ fn measure(work: &Work<'_>) -> anyhow::Result<()> {
             .map(|heap| protection::measure(&counter, heap))
             .collect::<anyhow::Result<Vec<_>>>()?
             .concat(),
+        content: work
+            .content
+            .map(|heap| content::measure(&counter, heap))
+            .transpose()?,
         pages: match work.pages {
             true => pages::measure(&counter)?,
             false => Vec::new(),
