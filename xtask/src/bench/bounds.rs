@@ -211,6 +211,7 @@ mod tests {
             pages: Vec::new(),
             protection: Vec::new(),
             content: None,
+            decoding: None,
         }
     }
 

@@ -109,6 +109,7 @@ mod tests {
                     within_bounds,
                 },
             }),
+            decoding: None,
         }
     }
 

@@ -5,7 +5,7 @@
 //! The word `pages` stands for all that buffers of pages can, on our heaps and on
 //! the kernel's own, one beside the other; our modules are loaded for that.
 //! `protection=HEAP` measures what protecting a buffer of that heap costs,
-//! `content=HEAP` what decrypting into one does.
+//! `content=HEAP` what decrypting and decoding into one does.
 //!
 //! Prints one JSON document, see [`ringfence_tests::bench`]. The machine must
 //! have been booted so that its time counts instructions. Exit status: 0, 1 when
@@ -15,6 +15,8 @@
 mod content;
 #[cfg(all(feature = "guest", target_arch = "aarch64"))]
 mod counter;
+#[cfg(all(feature = "guest", target_arch = "aarch64"))]
+mod decoding;
 #[cfg(all(feature = "guest", target_arch = "aarch64"))]
 mod pages;
 #[cfg(all(feature = "guest", target_arch = "aarch64"))]
@@ -85,8 +87,12 @@ fn measure(heaps: &[(&str, u64)], protected: &[&str], content: Option<&str>) -> 
     for heap in protected {
         protection.extend(protection::measure(&counter, heap)?);
     }
+    let heap_of_content = content;
     let content = content
         .map(|heap| content::measure(&counter, heap))
+        .transpose()?;
+    let decoding = heap_of_content
+        .map(|heap| decoding::measure(&counter, heap))
         .transpose()?;
     let figures = Figures {
         kernel: uname().release().to_string_lossy().into_owned(),
@@ -95,6 +101,7 @@ fn measure(heaps: &[(&str, u64)], protected: &[&str], content: Option<&str>) -> 
         pages,
         protection,
         content,
+        decoding,
     };
     println!("{}", serde_json::to_string(&figures)?);
     Ok(())
