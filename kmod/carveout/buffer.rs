@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a dma-buf of a carveout exports.
+//! What a dma-buf of a protected carveout exports.
 
 use kernel::{
     device::Device,
@@ -21,21 +21,18 @@ use ringfence_core::{
 };
 
 use crate::{
-    carveout::{
-        Carveout,
-        Reservation, //
-    },
+    carveout::Carveout,
     region::Enclosed,
     secure_world::Fence, //
 };
 
 enum Backing {
-    Open(Reservation),
     Fenced(Fence),
     Enclosed(Enclosed),
 }
 
-/// A range of a carveout as a buffer. Dropping it gives the range back.
+/// A range of a carveout that the normal world can't touch. Dropping it gives the
+/// range back.
 pub(crate) struct Buffer {
     carveout: Arc<Carveout>,
     backing: Backing,
@@ -44,16 +41,7 @@ pub(crate) struct Buffer {
 }
 
 impl Buffer {
-    /// A zeroed buffer that devices of the normal world can use.
-    pub(crate) fn open(reservation: Reservation, size: u64) -> Self {
-        Self {
-            carveout: reservation.carveout().clone(),
-            backing: Backing::Open(reservation),
-            size,
-        }
-    }
-
-    /// A buffer that the normal world can't touch.
+    /// A buffer with a fence of its own.
     pub(crate) fn fenced(carveout: Arc<Carveout>, fence: Fence, size: u64) -> Self {
         Self {
             carveout,
@@ -78,7 +66,6 @@ impl Buffer {
     /// `EIO` when the secure world has lost the buffer.
     fn start(&self) -> Result<u64> {
         Ok(match &self.backing {
-            Backing::Open(reservation) => reservation.range().start,
             Backing::Fenced(fence) => {
                 fence.handle()?;
                 fence.range().start
@@ -107,22 +94,14 @@ impl Exporter for Buffer {
     }
 
     fn begin_cpu_access(&self) -> Result {
-        match &self.backing {
-            Backing::Open(_) => Ok(()),
-            Backing::Fenced(_) | Backing::Enclosed(_) => Err(EACCES),
-        }
+        Err(EACCES)
     }
 
     fn info(&self) -> Result<Info> {
-        let mut flags = registry::CONTIGUOUS;
-        if self.carveout.is_protected() {
-            flags |= registry::PROTECTED;
-        }
         Ok(Info {
             heap: self.carveout.heap().clone(),
-            flags,
+            flags: registry::CONTIGUOUS | registry::PROTECTED,
             handle: match &self.backing {
-                Backing::Open(_) => 0,
                 Backing::Fenced(fence) => fence.confirmed_handle()?,
                 Backing::Enclosed(enclosed) => enclosed.confirmed_handle()?,
             },

@@ -22,7 +22,10 @@ use kernel::{
     time::Msecs, //
 };
 use ringfence_core::{
-    attachment::PhysRange,
+    attachment::{
+        CpuView,
+        PhysRange, //
+    },
     dma_buf::{
         self,
         DmaBuf, //
@@ -61,6 +64,7 @@ use crate::{
         Protection,
         Settings, //
     },
+    open,
     ranges::{
         RangeState,
         Ranges,
@@ -84,7 +88,7 @@ const LINES_AT_ONCE: usize = 32;
 /// A carveout.
 #[pin_data]
 pub(crate) struct Carveout {
-    region: Region,
+    region: Arc<Region>,
     heap: Arc<Heap>,
     settings: Settings,
     /// Unit of allocation in bytes, to which starts and sizes are aligned.
@@ -123,6 +127,7 @@ impl Carveout {
         };
         let granule = settings
             .alignment
+            .max(settings.chunk.unwrap_or(0))
             .max(firewall_granule)
             .max(PAGE_SIZE as u64);
         let PhysRange { start, size } = region.range();
@@ -157,6 +162,7 @@ impl Carveout {
         }
 
         let heap = Heap::named(region.name())?;
+        let region = Arc::new(region, GFP_KERNEL)?;
         Arc::pin_init(
             try_pin_init!(Self {
                 region,
@@ -196,6 +202,10 @@ impl Carveout {
 
     pub(crate) fn range(&self) -> PhysRange {
         self.region.range()
+    }
+
+    pub(crate) fn region(&self) -> &Arc<Region> {
+        &self.region
     }
 
     pub(crate) fn contains(&self, start: u64, size: u64) -> bool {
@@ -243,6 +253,21 @@ impl Carveout {
         &self.scrubbing
     }
 
+    /// What holds for every buffer.
+    fn properties(&self) -> u32 {
+        let mut properties = 0;
+        if self.settings.chunk.is_none() {
+            properties |= registry::CONTIGUOUS;
+        }
+        if self.settings.cpu_access {
+            properties |= registry::CPU_ACCESS;
+        }
+        if self.is_protected() {
+            properties |= registry::PROTECTED;
+        }
+        properties
+    }
+
     fn wish(&self, request: &Request) -> Wish {
         Wish {
             // CAST: Widening.
@@ -259,10 +284,15 @@ impl Carveout {
     /// Zeroes a range that is nobody's else: one that is open, or one behind the
     /// fence of a region, which the secure world zeroes.
     pub(crate) fn zero(&self, range: PhysRange) -> Result {
-        match &self.secure_world {
-            Some(secure_world) => secure_world.scrub(range),
-            None => self.region.scrub(range),
+        if let Some(secure_world) = &self.secure_world {
+            return secure_world.scrub(range);
         }
+        let view = if self.settings.cpu_access {
+            CpuView::Cached
+        } else {
+            CpuView::Nothing
+        };
+        self.region.scrub(range, view)
     }
 }
 
@@ -308,6 +338,15 @@ impl Reservation {
     ///
     /// `ENOMEM`.
     pub(crate) fn clean(carveout: &Arc<Carveout>, wish: Wish) -> Result<Option<Self>> {
+        Self::clean_as(carveout, wish, RangeState::Preparing)
+    }
+
+    /// As [`Self::clean`], but what is allocated shows and counts as `state` at once.
+    pub(crate) fn clean_as(
+        carveout: &Arc<Carveout>,
+        wish: Wish,
+        state: RangeState,
+    ) -> Result<Option<Self>> {
         inject::check(Point::Record)?;
         // Memory comes before the lock.
         let node = RBTreeNodeReservation::new(GFP_KERNEL)?;
@@ -317,7 +356,7 @@ impl Reservation {
             if !ranges.can_allocate() {
                 return Ok(None);
             }
-            ranges.allocate(node, wish, Origin::current())
+            ranges.allocate(node, wish, state, Origin::current())
         };
         match allocated {
             Ok(range) => Ok(Some(Self {
@@ -386,10 +425,9 @@ impl Reservation {
         self.content = Content::Zeros;
     }
 
-    /// Makes it a buffer that devices of the normal world write to.
-    fn open(&mut self) {
+    /// Takes note that others may write to it from now on.
+    pub(crate) fn give_out(&mut self) {
         self.content = Content::Unknown;
-        self.set_state(RangeState::Open);
     }
 }
 
@@ -442,11 +480,11 @@ impl Backend for Carveout {
     fn allocate(this: &Arc<Self>, request: &Request) -> Result<DmaBuf> {
         let wish = this.wish(request);
         let buffer = match &this.secure_world {
+            None => return open::allocate(this, request, wish),
             Some(secure_world) if this.is_fenced_as_a_whole() => {
                 region::allocate(this, secure_world, wish, request.no_wait)?
             }
             Some(secure_world) => protected(this, secure_world, wish)?,
-            None => open(this, wish, request.no_wait)?,
         };
         let buffer = KBox::new(buffer, GFP_KERNEL)?;
         dma_buf::export(&this.heap, buffer, request.size, request.fd_flags)
@@ -458,10 +496,7 @@ impl Backend for Carveout {
             .secure_world
             .as_ref()
             .is_none_or(|secure_world| secure_world.is_online());
-        let mut flags = registry::CONTIGUOUS;
-        if self.is_protected() {
-            flags |= registry::PROTECTED;
-        }
+        let mut flags = self.properties();
         if self.is_fenced_as_a_whole() {
             flags |= registry::WHOLE_REGION;
         }
@@ -487,14 +522,13 @@ impl Backend for Carveout {
     }
 
     fn abilities(&self) -> Abilities {
-        let mut properties = registry::CONTIGUOUS;
-        if self.is_protected() {
-            properties |= registry::PROTECTED;
-        }
         Abilities {
-            properties,
+            properties: self.properties(),
             granule: self.granule,
-            max_alignment: MAX_ALIGN,
+            max_alignment: match self.settings.chunk {
+                Some(_) => self.granule,
+                None => MAX_ALIGN,
+            },
             top_down: true,
             // The secure world zeroes what it fences.
             no_wait: !self.is_protected(),
@@ -530,20 +564,6 @@ impl Backend for Carveout {
     fn background(&self) -> Option<Msecs> {
         scrubber::work(self)
     }
-}
-
-fn open(carveout: &Arc<Carveout>, wish: Wish, no_wait: bool) -> Result<Buffer> {
-    let mut reservation = match Reservation::clean(carveout, wish)? {
-        Some(reservation) => reservation,
-        // Either it never fits, or it does after a wait.
-        None if no_wait => {
-            carveout.ranges.lock().find(wish).map_err(errno)?;
-            return Err(EAGAIN);
-        }
-        None => scrubber::clean_now(carveout, wish)?,
-    };
-    reservation.open();
-    Ok(Buffer::open(reservation, wish.size))
 }
 
 fn protected(

@@ -25,6 +25,8 @@ const ALIGNMENT: &CStr = c"ringfence,alignment";
 const USE_CASE: &CStr = c"ringfence,use-case";
 const PROTECTION: &CStr = c"ringfence,protection";
 const CONSUMERS: &CStr = c"ringfence,consumers";
+const CPU_ACCESS: &CStr = c"ringfence,cpu-access";
+const CHUNK_SIZE: &CStr = c"ringfence,chunk-size";
 
 /// The largest alignment in bytes, as the binding says.
 const MAX_ALIGNMENT: u32 = 0x4000_0000;
@@ -55,6 +57,11 @@ pub(crate) struct Settings {
     pub(crate) alignment: u64,
     /// Of a protected heap only.
     pub(crate) protection: Option<Protection>,
+    /// Whether the CPU may map buffers; not of a protected heap.
+    pub(crate) cpu_access: bool,
+    /// Bytes of which buffers are put together, wherever they lie: a power of two, at
+    /// least the alignment; not of a protected heap.
+    pub(crate) chunk: Option<u64>,
 }
 
 impl Settings {
@@ -66,7 +73,15 @@ impl Settings {
     pub(crate) fn read(device: &Device, kind: Kind) -> Result<Self> {
         let node = device.fwnode().ok_or(EINVAL)?;
         let protection = match kind {
-            Kind::Protected => Some(Protection::read(device, node)?),
+            Kind::Protected => {
+                for property in [CPU_ACCESS, CHUNK_SIZE] {
+                    if node.property_present(property) {
+                        dev_err!(device, "{} needs a heap without protection\n", property);
+                        return Err(EINVAL);
+                    }
+                }
+                Some(Protection::read(device, node)?)
+            }
             Kind::Plain => {
                 for property in [USE_CASE, PROTECTION, CONSUMERS] {
                     if node.property_present(property) {
@@ -77,16 +92,22 @@ impl Settings {
                 None
             }
         };
+        let alignment = alignment(device, node)?;
         Ok(Self {
-            alignment: alignment(device, node)?,
+            alignment,
             protection,
+            cpu_access: node.property_read_bool(CPU_ACCESS),
+            chunk: chunk(device, node, alignment)?,
         })
     }
 }
 
 impl PartialEq for Settings {
     fn eq(&self, other: &Self) -> bool {
-        self.alignment == other.alignment && self.protection == other.protection
+        self.alignment == other.alignment
+            && self.protection == other.protection
+            && self.cpu_access == other.cpu_access
+            && self.chunk == other.chunk
     }
 }
 
@@ -144,21 +165,34 @@ fn unit(device: &Device, node: &FwNode) -> Result<Unit> {
 }
 
 fn alignment(device: &Device, node: &FwNode) -> Result<u64> {
-    if !node.property_present(ALIGNMENT) {
-        return Ok(PAGE_SIZE as u64);
+    Ok(bytes_of(device, node, ALIGNMENT)?.unwrap_or(PAGE_SIZE as u64))
+}
+
+fn chunk(device: &Device, node: &FwNode, alignment: u64) -> Result<Option<u64>> {
+    let chunk = bytes_of(device, node, CHUNK_SIZE)?;
+    if chunk.is_some_and(|chunk| chunk < alignment) {
+        dev_err!(device, "{} is less than {}\n", CHUNK_SIZE, ALIGNMENT);
+        return Err(EINVAL);
     }
-    let alignment = node.property_read::<u32>(ALIGNMENT).optional().unwrap_or(0);
-    if !alignment.is_power_of_two() || alignment > MAX_ALIGNMENT || (alignment as usize) < PAGE_SIZE
-    {
+    Ok(chunk)
+}
+
+/// A property that is a power of two of bytes, if it is there.
+fn bytes_of(device: &Device, node: &FwNode, property: &CStr) -> Result<Option<u64>> {
+    if !node.property_present(property) {
+        return Ok(None);
+    }
+    let bytes = node.property_read::<u32>(property).optional().unwrap_or(0);
+    if !bytes.is_power_of_two() || bytes > MAX_ALIGNMENT || (bytes as usize) < PAGE_SIZE {
         dev_err!(
             device,
             "{}: {:#x} is not a power of two from a page to 1 GiB\n",
-            ALIGNMENT,
-            alignment
+            property,
+            bytes
         );
         return Err(EINVAL);
     }
-    Ok(alignment.into())
+    Ok(Some(bytes.into()))
 }
 
 fn consumers(device: &Device, node: &FwNode) -> Result<Option<KVec<Node>>> {

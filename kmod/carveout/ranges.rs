@@ -57,6 +57,8 @@ pub(crate) enum RangeState {
     Preparing,
     /// A buffer, open to the normal world.
     Open,
+    /// More of an open buffer, which lies elsewhere.
+    Further,
     /// A buffer, fenced off.
     Protected,
     /// A buffer of which the secure world does not know any more.
@@ -74,6 +76,7 @@ impl RangeState {
         match self {
             Self::Preparing => "preparing",
             Self::Open => "open",
+            Self::Further => "further",
             Self::Protected => "protected",
             Self::Lost => "lost",
             Self::Waiting => "waiting",
@@ -247,11 +250,13 @@ impl Ranges {
         self.tracked.is_empty()
     }
 
-    /// Takes clean memory, in a time that does not depend on how much.
+    /// Takes clean memory, in a time that does not depend on how much, and shows and
+    /// counts it as `state`.
     pub(crate) fn allocate(
         &mut self,
         node: NodeReservation,
         wish: Wish,
+        state: RangeState,
         origin: Origin,
     ) -> Result<PhysRange, AllocError> {
         let range = self.allocator.alloc(Request {
@@ -259,7 +264,7 @@ impl Ranges {
             align: wish.alignment,
             placement: wish.placement,
         })?;
-        Ok(self.track(node, &range, RangeState::Preparing, origin))
+        Ok(self.track(node, &range, state, origin))
     }
 
     /// Takes this very range, which must be free and clean.

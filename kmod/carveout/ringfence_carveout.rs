@@ -7,7 +7,7 @@
 //!
 //! - `ringfence,carveout-heap`: a range is zero when it is handed out. What was
 //!   given back is zeroed in the background, or when it is needed before that.
-//!   The CPU has no access to it all the same: there is no mmap.
+//!   The CPU has no access to it all the same, unless the node asks for that.
 //! - `ringfence,protected-heap`: a range is fenced off from the whole normal
 //!   world by a trusted application before it is handed out, and zeroed there
 //!   both when the fence goes up and before it comes down.
@@ -18,7 +18,7 @@
 //! - [`carveout`] is a region with its allocator, the backend of a heap; who has
 //!   which range of it is in [`ranges`], and [`place`] finds room among them;
 //! - [`scrubber`] zeroes what nobody has;
-//! - [`buffer`] is what a dma-buf of such a heap exports;
+//! - [`open`] makes buffers without protection, [`buffer`] is a protected one;
 //! - [`secure_world`] is the way to the trusted application, [`ledger`] keeps the
 //!   protected ranges in step with it, [`application`] sends its commands.
 //!
@@ -73,6 +73,7 @@ mod command;
 mod devicetree;
 mod driver;
 mod ledger;
+mod open;
 mod place;
 mod ranges;
 mod region;

@@ -5,11 +5,12 @@
 //! A heap's buffer type implements [`Exporter`] and is given to [`export`]; it
 //! is dropped when the last reference of the dma-buf is gone, and until then
 //! the heap's module can't be unloaded. All dma-bufs made here share one table
-//! of operations, as do all of [`page_buffer`](crate::page_buffer), and by these two [`DmaBuf`] tells
-//! ours from foreign ones.
+//! of operations, as do all of [`page_buffer`](crate::page_buffer) and all of
+//! [`region_buffer`](crate::region_buffer), and by these three [`DmaBuf`] tells ours from foreign
+//! ones.
 //!
 //! There is no `vmap`: the dma-buf core wants the operation absent, not failing.
-//! Buffers that the CPU can use are made by [`page_buffer`](crate::page_buffer).
+//! Buffers that the CPU can use are made by the other two.
 
 use core::ptr::NonNull;
 
@@ -22,6 +23,7 @@ use crate::{
     dmem::Charge,
     inject,
     page_buffer::PageBuffer,
+    region_buffer::RegionBuffer,
     registry::{
         Entry,
         Heap, //
@@ -134,6 +136,8 @@ struct Exported {
 enum Kind<'a> {
     /// Ours, of [`page_buffer`](crate::page_buffer).
     Pages(PageBuffer<'a>),
+    /// Ours, of [`region_buffer`](crate::region_buffer).
+    Region(RegionBuffer<'a>),
     /// Ours, of [`export`]: for devices only.
     Device(&'a Exported),
     /// Somebody else's.
@@ -182,6 +186,7 @@ impl DmaBuf {
     pub(crate) fn info(&self) -> Result<Info> {
         match self.kind() {
             Kind::Pages(buffer) => Ok(buffer.info()),
+            Kind::Region(buffer) => Ok(buffer.info()),
             Kind::Device(exported) => exported.callbacks.info(),
             Kind::Foreign => Err(EINVAL),
         }
@@ -191,6 +196,7 @@ impl DmaBuf {
     pub(crate) fn hold(&self, charge: Charge) {
         match self.kind() {
             Kind::Pages(buffer) => buffer.entry().hold(charge),
+            Kind::Region(buffer) => buffer.entry().hold(charge),
             Kind::Device(exported) => exported.entry.hold(charge),
             // Nothing that a backend answers with; the charge is given back.
             Kind::Foreign => {}
@@ -216,6 +222,7 @@ impl DmaBuf {
     pub fn sync(&self, offset: usize, length: usize, direction: Direction, turn: Turn) -> Result {
         match self.kind() {
             Kind::Pages(buffer) => buffer.sync(offset, length, direction, turn),
+            Kind::Region(buffer) => buffer.sync(offset, length, direction, turn),
             Kind::Device(exported) => {
                 exported.callbacks.begin_cpu_access()?;
                 Err(EPERM)
@@ -232,6 +239,8 @@ impl DmaBuf {
         let buffer = unsafe { &*raw };
         if let Some(buffer) = PageBuffer::new(buffer) {
             Kind::Pages(buffer)
+        } else if let Some(buffer) = RegionBuffer::new(buffer) {
+            Kind::Region(buffer)
         } else if core::ptr::eq(buffer.ops, &raw const OPERATIONS) {
             // SAFETY: It has our operations, so it was made by `export`, and is live.
             Kind::Device(unsafe { exported(raw) })

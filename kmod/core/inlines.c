@@ -8,8 +8,10 @@
 #include <linux/dma-resv.h>
 #include <linux/fs.h>
 #include <linux/highmem.h>
+#include <linux/huge_mm.h>
 #include <linux/ioport.h>
-#include <linux/iommu.h>
+#include <linux/iommu-dma.h>
+#include <linux/libnvdimm.h>
 #include <linux/memory.h>
 #include <linux/mm.h>
 #include <linux/pfn.h>
@@ -19,6 +21,7 @@
 #include <linux/slab.h>
 #include <linux/string.h>
 #include <linux/swap.h>
+#include <linux/swiotlb.h>
 #include <linux/vmalloc.h>
 
 #include "inlines.h"
@@ -141,17 +144,75 @@ dma_addr_t ringfence_sg_dma_address(struct scatterlist *sg)
 	return sg_dma_address(sg);
 }
 
+/* Whether an IOMMU makes scattered memory contiguous for @dev. */
+bool ringfence_dma_is_translated(struct device *dev)
+{
+	return use_dma_iommu(dev);
+}
+
 /*
  * Whether @dev can address the memory. Behind an IOMMU it can address all of
- * it; otherwise dma_map_phys() would find out too, but with a warning.
+ * it; otherwise dma_map_phys() would find out too, but with a warning, or it
+ * would bounce what the CPU sees as memory.
  */
-bool ringfence_dma_reaches(struct device *dev, phys_addr_t phys, size_t size)
+bool ringfence_dma_reaches(struct device *dev, phys_addr_t phys, size_t size, bool cached)
 {
 	if (!dev->dma_mask)
 		return false;
-	if (device_iommu_mapped(dev))
+	if (use_dma_iommu(dev) || get_dma_ops(dev))
 		return true;
-	return dma_capable(dev, phys_to_dma(dev, phys), size, false, DMA_ATTR_MMIO);
+	if (is_swiotlb_force_bounce(dev))
+		return false;
+	return dma_capable(dev, phys_to_dma(dev, phys), size, cached,
+			   cached ? 0 : DMA_ATTR_MMIO);
+}
+
+/* Whether @dev sees what the CPU's caches hold. */
+bool ringfence_dma_is_coherent(struct device *dev)
+{
+	return dev_is_dma_coherent(dev);
+}
+
+bool ringfence_iova_alloc(struct device *dev, struct dma_iova_state *state,
+			  phys_addr_t phys, size_t size)
+{
+	return dma_iova_try_alloc(dev, state, phys, size);
+}
+
+int ringfence_iova_link(struct device *dev, struct dma_iova_state *state,
+			phys_addr_t phys, size_t offset, size_t size,
+			enum dma_data_direction dir, unsigned long attrs)
+{
+	return dma_iova_link(dev, state, phys, offset, size, dir, attrs);
+}
+
+int ringfence_iova_sync(struct device *dev, struct dma_iova_state *state, size_t size)
+{
+	return dma_iova_sync(dev, state, 0, size);
+}
+
+void ringfence_iova_destroy(struct device *dev, struct dma_iova_state *state,
+			    size_t linked, enum dma_data_direction dir,
+			    unsigned long attrs)
+{
+	dma_iova_destroy(dev, state, linked, dir, attrs);
+}
+
+/* Whether the next two do something. */
+bool ringfence_has_cache_maintenance(void)
+{
+	return IS_ENABLED(CONFIG_ARCH_HAS_PMEM_API);
+}
+
+/* To where devices that do not look into caches see it. */
+void ringfence_write_back(void *addr, size_t size)
+{
+	arch_wb_cache_pmem(addr, size);
+}
+
+void ringfence_invalidate(void *addr, size_t size)
+{
+	arch_invalidate_pmem(addr, size);
 }
 
 int ringfence_dma_mapping_error(struct device *dev, dma_addr_t addr)
@@ -177,6 +238,14 @@ bool ringfence_is_mapped_memory(phys_addr_t phys)
 #else
 	return page_is_ram(PHYS_PFN(phys));
 #endif
+}
+
+/* The page's description, if memory at that address has one. */
+struct page *ringfence_page_at(phys_addr_t phys)
+{
+	unsigned long pfn = PHYS_PFN(phys);
+
+	return pfn_valid(pfn) ? pfn_to_page(pfn) : NULL;
 }
 
 phys_addr_t ringfence_page_to_phys(struct page *page)
@@ -275,6 +344,33 @@ vm_fault_t ringfence_insert_pages(struct vm_fault *vmf, struct page *page,
 			break;
 	}
 	return ret;
+}
+
+/*
+ * Nobody asks whether the page was written to: a CPU that does not take note of
+ * that by itself is not to fault once more for it.
+ */
+vm_fault_t ringfence_insert_frame(struct vm_area_struct *vma, unsigned long addr,
+				  phys_addr_t phys)
+{
+	unsigned long pfn = PHYS_PFN(phys);
+	pgprot_t prot = vma->vm_page_prot;
+
+#if defined(CONFIG_ARM64) || defined(CONFIG_X86)
+	if (vma->vm_flags & VM_WRITE)
+		prot = pte_pgprot(pte_mkdirty(pfn_pte(pfn, prot)));
+#endif
+	return vmf_insert_pfn_prot(vma, addr, pfn, prot);
+}
+
+/* A block of RINGFENCE_BLOCK bytes around the address of the fault. */
+vm_fault_t ringfence_insert_block(struct vm_fault *vmf, phys_addr_t phys)
+{
+#ifdef CONFIG_ARCH_SUPPORTS_PMD_PFNMAP
+	return vmf_insert_pfn_pmd(vmf, PHYS_PFN(phys), vmf->flags & FAULT_FLAG_WRITE);
+#else
+	return VM_FAULT_FALLBACK;
+#endif
 }
 
 /* These two take the size as an int. */

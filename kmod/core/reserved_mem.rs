@@ -3,9 +3,13 @@
 //! Reserved memory that Linux does not map.
 
 use crate::{
-    attachment::PhysRange,
+    attachment::{
+        CpuView,
+        PhysRange, //
+    },
     bindings,
     firmware_node::Node,
+    region_mapping::RegionMapping,
     task, //
 };
 use kernel::{
@@ -19,9 +23,15 @@ use kernel::{
     page::PAGE_SIZE,
     prelude::*,
     str::CString,
-    sync::barrier::{
-        mb,
-        Write, //
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        barrier::{
+            mb,
+            Write, //
+        }, //
     }, //
 };
 
@@ -73,13 +83,16 @@ impl From<RegionError> for Error {
 ///
 /// # Invariants
 ///
-/// - The kernel has no mapping of the range, and does not use it.
+/// - The kernel has no mapping of the range, and does not use it, but through its
+///   owner.
 /// - The range is requested as a memory resource, under `name`.
 /// - `start` and `size` are multiples of the page size.
+/// - Unless `caches_used`, there was no cached mapping of any of it.
 pub struct Region {
     node: Node,
     name: CString,
     range: PhysRange,
+    caches_used: Atomic<bool>,
 }
 
 impl Region {
@@ -114,7 +127,12 @@ impl Region {
             return Err(RegionError::Busy);
         }
         // INVARIANT: Checked and requested above.
-        Ok(Self { node, name, range })
+        Ok(Self {
+            node,
+            name,
+            range,
+            caches_used: Atomic::new(false),
+        })
     }
 
     /// Tells whether `memory-region` of `device` points to this region.
@@ -132,30 +150,53 @@ impl Region {
         self.range
     }
 
-    /// Zeroes a part of the region through temporary mappings.
+    /// Tells whether `part` is some pages of the region.
+    pub(crate) fn has_pages(&self, part: PhysRange) -> bool {
+        let page = PAGE_SIZE as u64;
+        let end = part.start.checked_add(part.size);
+        part.size != 0
+            && part.start % page == 0
+            && part.size % page == 0
+            && part.start >= self.range.start
+            && end.is_some_and(|end| end <= self.range.start + self.range.size)
+    }
+
+    /// Takes note that the region is mapped for the CPU with its caches.
+    pub(crate) fn use_caches(&self) {
+        self.caches_used.store(true, Relaxed);
+    }
+
+    /// Zeroes a part of the region through temporary mappings, as the CPU sees the
+    /// region.
     ///
-    /// The mappings are write-combined, so that no cache line of the range stays
-    /// behind. The memory must not be protected at the time: the CPU refuses the
-    /// access, and that is the kernel's end.
+    /// What the CPU does not see is written to around its caches, so that no line of
+    /// the range stays behind in them. What it does see may have dirty lines there,
+    /// which would overwrite such zeros when they leave. So that is zeroed in the
+    /// caches, and written back from them.
+    ///
+    /// The memory must not be protected at the time: the CPU refuses the access, and
+    /// that is the kernel's end.
     ///
     /// # Errors
     ///
     /// `EINVAL` when `range` is not in the region or does not lie on pages;
     /// `EINTR` when a fatal signal is pending; `ENOMEM`.
-    pub fn scrub(&self, range: PhysRange) -> Result {
-        let page = PAGE_SIZE as u64;
-        let end = range.start.checked_add(range.size).ok_or(EINVAL)?;
-        if range.start < self.range.start
-            || end > self.range.start + self.range.size
-            || range.start % page != 0
-            || range.size % page != 0
-        {
+    pub fn scrub(&self, range: PhysRange, view: CpuView) -> Result {
+        if range.size != 0 && !self.has_pages(range) {
             return Err(EINVAL);
         }
         for window in windows(range) {
             task::pause()?;
-            // SAFETY: The window is in the region, which by the type invariants nobody else uses.
-            unsafe { zero(window) }?;
+            // SAFETY: The window is in the region, which by the type invariants is the owner's alone.
+            unsafe {
+                match view {
+                    CpuView::Nothing => zero(window)?,
+                    CpuView::Cached => {
+                        self.use_caches();
+                        RegionMapping::new(&[window])?.zero();
+                    }
+                }
+            }
         }
         Ok(())
     }
@@ -163,6 +204,20 @@ impl Region {
 
 impl Drop for Region {
     fn drop(&mut self) {
+        if self.caches_used.load(Relaxed) {
+            // The next owner may go around the caches.
+            for window in windows(self.range) {
+                // SAFETY: As in `scrub`.
+                match unsafe { RegionMapping::new(&[window]) } {
+                    Ok(mapping) => mapping.write_back(),
+                    Err(_) => pr_warn!(
+                        "{}: no memory to empty the caches, at {:#x}\n",
+                        &*self.name,
+                        window.start
+                    ),
+                }
+            }
+        }
         // SAFETY: By the type invariants the range is requested.
         unsafe { bindings::ringfence_release_mem_region(self.range.start, self.range.size) };
     }

@@ -5,9 +5,10 @@
 //! Three jobs live here, so that the heap modules need no unsafe code:
 //!
 //! - **Safe abstractions** of what the kernel crate lacks: dma-bufs for devices
-//!   only ([`dma_buf`], [`attachment`]) and for the CPU as well ([`page_buffer`],
-//!   [`scatter_list`]), pages ([`pages`], [`shrinker`]), reserved memory
-//!   ([`reserved_mem`], [`firmware_node`]) and the TEE ([`tee`], [`tee_bus`]).
+//!   only ([`dma_buf`], [`attachment`]) and for the CPU as well, made of pages
+//!   ([`page_buffer`], [`scatter_list`]) or of reserved memory ([`region_buffer`]),
+//!   pages ([`pages`], [`shrinker`]), reserved memory ([`reserved_mem`],
+//!   [`firmware_node`]) and the TEE ([`tee`], [`tee_bus`]).
 //! - **The registry** ([`registry`]). The kernel has no way to take a dma-buf
 //!   heap back, so this module registers heaps once and never unloads, while
 //!   the modules that serve them come and go behind it.
@@ -33,6 +34,9 @@ pub mod inject;
 mod kernel_mapping;
 pub mod page_buffer;
 pub mod pages;
+mod region_area;
+pub mod region_buffer;
+mod region_mapping;
 pub mod registry;
 pub mod reserved_mem;
 pub mod scatter_list;

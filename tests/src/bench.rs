@@ -17,6 +17,15 @@ pub struct Figures {
     /// Heaps of pages beside the kernel's own, if they were measured.
     #[serde(default)]
     pub pages: Vec<PageFigures>,
+    /// Heaps in a machine that has been in use, if they were measured.
+    #[serde(default)]
+    pub states: Vec<StateFigures>,
+    /// A heap that is nearly full, if it was measured.
+    #[serde(default)]
+    pub mixed: Option<MixedFigures>,
+    /// Mappings of processes, if they were measured.
+    #[serde(default)]
+    pub touches: Vec<TouchFigures>,
     /// What protecting a buffer costs, from the smallest size to the largest.
     #[serde(default)]
     pub protection: Vec<ProtectionFigures>,
@@ -80,6 +89,66 @@ pub struct FilmFigures {
     pub most_secure_calls: u64,
     /// Whether no frame took more than four calls and one for each MiB.
     pub within_bounds: bool,
+}
+
+/// A process's mapping of a buffer, in which every page is written to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TouchFigures {
+    /// Name under /dev/dma_heap.
+    pub heap: String,
+    /// Whether the mapping lies where blocks of 2 MiB fit.
+    pub aligned: bool,
+    /// Bytes.
+    pub size: u64,
+    /// `mmap`, and a write to every page.
+    pub touch: Spread,
+}
+
+/// Heaps in one state of the machine's memory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StateFigures {
+    /// The state.
+    pub state: MemoryState,
+    /// Heap by heap, from the smallest size to the largest.
+    pub heaps: Vec<HeapFigures>,
+}
+
+/// What the machine's memory is like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MemoryState {
+    /// Nearly all of it is free.
+    Fresh,
+    /// It is full of files, which can be moved.
+    Full,
+    /// And pages all over it can't be moved.
+    Pinned,
+}
+
+/// Allocations and releases of mixed sizes by several threads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MixedFigures {
+    /// Name under /dev/dma_heap.
+    pub heap: String,
+    /// Bytes of its region.
+    pub region: u64,
+    /// Per cent of it that are allocated, about.
+    pub occupancy: u32,
+    /// Threads.
+    pub threads: u32,
+    /// Calls that count, of both kinds together.
+    pub calls: u64,
+    /// Calls that do not, as another thread ran in them.
+    pub interrupted: u64,
+    /// Allocations that were put off, as no clean memory was left, or no run.
+    pub put_off: u64,
+    /// `RINGFENCE_IOCTL_ALLOC` that does not wait.
+    pub alloc: Spread,
+    /// `close` of the only file descriptor.
+    pub close: Spread,
 }
 
 /// Buffers of pages, of one heap and one size.

@@ -6,7 +6,7 @@
 //! virtio-serial port named [`PORT_NAME`] and reads one line back, a
 //! [`Reply`]. The host looks at the machine's memory from outside, where the
 //! granule protection does not hide anything, so its answer also covers pages
-//! that the guest must not touch.
+//! that the guest must not touch. It sees the screen as well.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 
@@ -30,10 +30,20 @@ pub enum Request {
         /// Physical ranges, (start, bytes), where finding them is right.
         expect_in: Vec<(u64, u64)>,
     },
+    /// Take a picture of the screen, and keep it under this name: small letters,
+    /// digits and dashes.
+    Picture(String),
+    /// Compare a picture that was taken with one that the host has.
+    Compare {
+        /// Name of the one that was taken.
+        picture: String,
+        /// Name of the host's.
+        with: String,
+    },
 }
 
-/// The answer to [`Request::Search`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// The answer to a [`Request`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Reply {
     /// The search was made.
@@ -46,11 +56,32 @@ pub enum Reply {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         first_outside: Option<String>,
     },
+    /// The picture was taken.
+    Picture {
+        /// Pixels.
+        width: u32,
+        /// Lines.
+        height: u32,
+        /// [`digest`] of its pixels, each as red, green and blue.
+        digest: u64,
+    },
+    /// The pictures were compared.
+    Likeness {
+        /// Peak signal-to-noise ratio, in dB.
+        psnr: f64,
+    },
     /// The host could not do what was asked.
     Refused {
         /// Why.
         error: String,
     },
+}
+
+/// A digest of bytes that tells pictures apart: FNV-1a of 64 bits.
+pub fn digest(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |digest, byte| {
+        (digest ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
+    })
 }
 
 /// Asks one question over an open port.
@@ -125,6 +156,41 @@ mod tests {
                 first_outside: Some("0x50000000".into())
             }
         );
+    }
+
+    #[test]
+    fn questions_about_the_screen() {
+        let wire = |request: &Request, answer: &str| {
+            let mut port = canned(answer);
+            let reply = ask(&mut port, request).unwrap();
+            (String::from_utf8(port.asked).unwrap(), reply)
+        };
+        assert_eq!(
+            wire(
+                &Request::Picture("frame-1".into()),
+                "{\"width\":640,\"height\":360,\"digest\":7}\n"
+            ),
+            (
+                "{\"picture\":\"frame-1\"}\n".into(),
+                Reply::Picture {
+                    width: 640,
+                    height: 360,
+                    digest: 7
+                }
+            )
+        );
+        let compare = Request::Compare {
+            picture: "frame-1".into(),
+            with: "1".into(),
+        };
+        assert_eq!(
+            wire(&compare, "{\"psnr\":40.5}\n"),
+            (
+                "{\"compare\":{\"picture\":\"frame-1\",\"with\":\"1\"}}\n".into(),
+                Reply::Likeness { psnr: 40.5 }
+            )
+        );
+        assert_ne!(digest(b"ab"), digest(b"ba"));
     }
 
     #[test]

@@ -7,6 +7,8 @@
 //! * [`host_port`]: questions that a guest program asks the host over a
 //!   virtio-serial port, for what can't be measured from inside: whether the
 //!   plaintext lies anywhere in the machine's memory.
+//! * [`screening`]: a film that is played before witnesses, and what they saw.
+//! * [`needles`]: what is looked for in memory by those who must not know it.
 //! * [`attacks`], [`bad_cases`]: what the suites try, as tables.
 //! * [`bench`]: the figures that `ringfence-bench` prints.
 //! * [`content`]: keys, licences and films that the host prepares for tests.
@@ -24,3 +26,5 @@ pub mod foreign;
 pub mod guest;
 pub mod host_port;
 pub mod job;
+pub mod needles;
+pub mod screening;

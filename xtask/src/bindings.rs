@@ -73,6 +73,10 @@ pub fn run(dtschema: &Dtschema, dts: &Path, devicetree: &Devicetree) -> Result<V
             "the guest's devicetree for measurements keeps them",
             &devicetree.blob(Board::Bench),
         ),
+        (
+            "the guest's devicetree with an IOMMU keeps them",
+            &devicetree.blob(Board::Translated),
+        ),
     ] {
         outcomes.push((
             name.to_owned(),

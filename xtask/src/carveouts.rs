@@ -72,7 +72,7 @@ pub struct Region {
 }
 
 /// Everything that is derived from one merged devicetree.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Derived {
     /// Source of the devicetree that OP-TEE embeds.
     pub secure_dts: String,

@@ -34,11 +34,15 @@ Exit status:
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Action {
-    /// Runs the main job: encrypted content, decrypted into memory that Linux can't read
+    /// Runs the main jobs: encrypted content, decrypted and shown where Linux can't read, and a camera
+    /// that can't wait
     Run {
         /// What to play
         #[arg(value_enum, default_value_t = Scenario::All)]
         scenario: Scenario,
+        /// Where pictures go; the directory of the run's logs when absent
+        #[arg(long, value_name = "DIR")]
+        output: Option<PathBuf>,
     },
     /// Runs the host tests and every guest suite
     Test {
@@ -109,6 +113,10 @@ pub enum Action {
 pub enum Scenario {
     /// A clip is decrypted into protected buffers
     Main,
+    /// A camera allocates as the machine starts, falls back, and films
+    Camera,
+    /// An encrypted film is played, and looked at from all sides
+    Video,
     /// Every scenario
     All,
 }

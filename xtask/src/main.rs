@@ -22,6 +22,7 @@ mod host;
 mod ladder;
 mod run;
 mod rust;
+mod screening;
 mod stack;
 mod suites;
 mod test;
@@ -36,7 +37,7 @@ use clap::Parser;
 
 use artefact::kernel::Flavour;
 use cache::Cache;
-use cli::{Action, Cli, Scenario};
+use cli::{Action, Cli};
 use stack::{Build, Stack};
 use vm::{Boot, Outcome, Task, Verdict};
 
@@ -71,10 +72,9 @@ fn main() -> ExitCode {
 fn act(action: Action) -> Result<ExitCode> {
     let cache = Cache::open()?;
     match action {
-        // One scenario exists; `all` is that one.
-        Action::Run {
-            scenario: Scenario::Main | Scenario::All,
-        } => Ok(conclude(&run::run(&cache)?).into()),
+        Action::Run { scenario, output } => {
+            Ok(conclude(&run::run(&cache, scenario, output.as_deref())?).into())
+        }
         Action::Test {
             debug,
             everything,

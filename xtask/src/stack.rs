@@ -56,6 +56,9 @@ const FILM: Format = Format {
     quality: 4,
 };
 
+/// The film that is played before witnesses: all five seconds of the clip.
+const FEATURE: Format = Format { count: 60, ..FILM };
+
 /// Every step of one build of the stack.
 pub struct Stack {
     /// The plan that has the steps.
@@ -76,6 +79,8 @@ pub struct Stack {
     pub clip: Clip,
     /// A short film, for tests.
     pub film: Pictures,
+    /// A longer one, for those who watch.
+    pub feature: Pictures,
     /// A build of the modules by Clippy.
     pub modules_clippy: Step,
     parts: Vec<(&'static str, Step)>,
@@ -96,6 +101,7 @@ impl Stack {
         let kernel = kbuild.declare_kernel(&mut plan, flavour)?;
         let clip = clip::declare(&mut plan, &versions.clip)?;
         let film = film::declare(&mut plan, "film", &clip, FILM)?;
+        let feature = film::declare(&mut plan, "feature", &clip, FEATURE)?;
         let userland = userland::declare(&mut plan, &apt, &versions)?;
         let devicetree = devicetree::declare(&mut plan, workspace)?;
         let dtschema = dtschema::declare(&mut plan, &versions.host.dtschema)?;
@@ -165,6 +171,7 @@ impl Stack {
             linux,
             clip,
             film,
+            feature,
             modules_clippy,
             parts,
         })
@@ -198,6 +205,13 @@ impl Stack {
     /// Builds what a boot takes.
     pub fn build_for_boot(&self) -> Result<()> {
         self.plan.execute(&self.boot_steps())
+    }
+
+    /// Builds what a boot takes, and makes the film that is played before witnesses.
+    pub fn build_for_feature(&self) -> Result<()> {
+        let mut steps = self.boot_steps();
+        steps.extend([&self.clip.step, &self.feature.step]);
+        self.plan.execute(&steps)
     }
 
     /// Builds what a boot takes, and fetches the content that is played in it.

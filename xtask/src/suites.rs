@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Every suite of `cargo xtask test`: where it runs, and under which conditions.
 
+use crate::artefact::devicetree::Board;
 use crate::artefact::kernel::Flavour;
 use crate::vm::Conditions;
 
@@ -64,6 +65,8 @@ pub const HOST: [(&str, HostSuite); 8] = [
 pub struct GuestBoot {
     /// Suites of `ringfence-tests`, in the order in which they run.
     pub suites: &'static [&'static str],
+    /// The machine.
+    pub board: Board,
     /// What is loaded before they run.
     pub conditions: Conditions,
     /// More words for the kernel's command line.
@@ -72,6 +75,8 @@ pub struct GuestBoot {
     pub kernels: Kernels,
     /// Whether the guest finds in its share what it was booted from: `Image` and `initramfs`.
     pub images: bool,
+    /// Whether it finds there a film that is played before witnesses.
+    pub screening: bool,
 }
 
 impl GuestBoot {
@@ -79,10 +84,12 @@ impl GuestBoot {
     const fn of(suites: &'static [&'static str]) -> Self {
         Self {
             suites,
+            board: Board::Ordinary,
             conditions: DEFAULT,
             bootargs: "",
             kernels: Kernels::Both,
             images: false,
+            screening: false,
         }
     }
 }
@@ -124,8 +131,11 @@ const BARE: Conditions = Conditions {
 /// boot.
 pub const GUEST: &[GuestBoot] = &[
     GuestBoot {
+        board: Board::Translated,
         bootargs: NO_KUNIT,
+        screening: true,
         ..GuestBoot::of(&[
+            "video",
             "dmabuf",
             "command",
             "recovery",
@@ -134,6 +144,9 @@ pub const GUEST: &[GuestBoot] = &[
             "region-mode",
             "inject",
             "system",
+            "camera",
+            "fallback",
+            "iommu",
             "stale",
         ])
     },
@@ -172,6 +185,11 @@ pub const GUEST: &[GuestBoot] = &[
         // lie upon: without EFI nobody tells it where they are.
         bootargs: "irqchip.gicv3_nolpi=1",
         ..GuestBoot::of(&["kexec"])
+    },
+    GuestBoot {
+        conditions: BARE,
+        bootargs: NO_KUNIT,
+        ..GuestBoot::of(&["scenario"])
     },
     GuestBoot {
         bootargs: "swiotlb=force",

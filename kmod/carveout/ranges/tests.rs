@@ -7,9 +7,10 @@ mod ranges {
     use super::super::*;
     use ringfence_range_alloc::Geometry;
 
-    const ALL: [RangeState; 7] = [
+    const ALL: [RangeState; 8] = [
         RangeState::Preparing,
         RangeState::Open,
+        RangeState::Further,
         RangeState::Protected,
         RangeState::Lost,
         RangeState::Waiting,
@@ -51,7 +52,7 @@ mod ranges {
 
     fn allocate(ranges: &mut Ranges, size: u64) -> Result<Result<PhysRange, AllocError>> {
         let node = NodeReservation::new(GFP_KERNEL)?;
-        Ok(ranges.allocate(node, wish(size), Origin::kernel()))
+        Ok(ranges.allocate(node, wish(size), RangeState::Preparing, Origin::kernel()))
     }
 
     fn take(ranges: &mut Ranges, size: u64) -> Result<Result<Taken, AllocError>> {

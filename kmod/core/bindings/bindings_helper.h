@@ -23,3 +23,6 @@ const gfp_t RINGFENCE_GFP_FREE = (((GFP_HIGHUSER | __GFP_ZERO | __GFP_NOWARN |
 const gfp_t RINGFENCE_GFP_RECLAIM = (GFP_HIGHUSER | __GFP_ZERO | __GFP_NOWARN |
 				     __GFP_RETRY_MAYFAIL | __GFP_COMP);
 const gfp_t RINGFENCE_GFP_ACCOUNT = __GFP_ACCOUNT;
+
+/* What a process's mapping can be made of in one piece. */
+const unsigned long RINGFENCE_BLOCK = PMD_SIZE;

@@ -43,7 +43,7 @@ pub fn map(
     unsafe { munmap(mapped, length) }
 }
 
-/// A device that takes dma-bufs: vgem, the DRM subsystem's importer for tests.
+/// A device that takes dma-bufs: one of the DRM subsystem's for tests.
 pub struct Importer(File);
 
 /// A buffer that the importer holds, by its GEM handle.
@@ -64,13 +64,18 @@ struct GemClose {
 }
 
 impl Importer {
-    /// Finds the device; its module must be loaded.
+    /// Finds vgem; its module must be loaded.
     pub fn open() -> anyhow::Result<Self> {
+        Self::of("vgem")
+    }
+
+    /// Finds the device of a driver; its module must be loaded.
+    pub fn of(driver: &str) -> anyhow::Result<Self> {
         for entry in fs::read_dir("/sys/class/drm").context("/sys/class/drm")? {
             let name = entry?.file_name().to_string_lossy().into_owned();
             let device = fs::canonicalize(format!("/sys/class/drm/{name}/device"));
-            let is_vgem = device.is_ok_and(|path| path.ends_with("vgem"));
-            if name.starts_with("card") && !name.contains('-') && is_vgem {
+            let is_its = device.is_ok_and(|path| path.ends_with(driver));
+            if name.starts_with("card") && !name.contains('-') && is_its {
                 let path = format!("/dev/dri/{name}");
                 return OpenOptions::new()
                     .read(true)
@@ -80,7 +85,7 @@ impl Importer {
                     .context(path);
             }
         }
-        anyhow::bail!("no vgem among the DRM devices")
+        anyhow::bail!("no {driver} among the DRM devices")
     }
 
     /// Attaches the buffer to the device and maps it for its DMA.

@@ -17,6 +17,9 @@ const ORDER: &str = "/sys/kernel/debug/ringfence_hostile/order";
 /// The module's name.
 pub const MODULE: &str = "ringfence_hostile";
 
+/// The device that may have the buffers of protected heaps.
+pub const TRUSTED_DISPLAY: &str = "/trusted-display@9020010";
+
 /// The loaded module; unloaded when this is dropped.
 #[derive(Debug)]
 pub struct Hostile(());

@@ -23,15 +23,20 @@ pub struct Devicetree {
     pub step: Step,
 }
 
-/// Which carveouts the guest has.
+/// Which machine the guest runs on, and which carveouts it has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Board {
     /// Those of the product.
     #[default]
     Ordinary,
-    /// One more, which is large enough for every measurement.
+    /// More memory, and a carveout in it that is large enough for every measurement.
     Bench,
+    /// Devices on its PCI bus have an IOMMU; one more carveout for them.
+    Translated,
 }
+
+/// Each, the one first that others are compared with.
+const BOARDS: [Board; 3] = [Board::Ordinary, Board::Bench, Board::Translated];
 
 impl Board {
     /// Its overlays, each on top of the one before.
@@ -39,6 +44,7 @@ impl Board {
         match self {
             Self::Ordinary => &["qemu-virt"],
             Self::Bench => &["qemu-virt", "qemu-virt-bench"],
+            Self::Translated => &["qemu-virt", "qemu-virt-translated"],
         }
     }
 
@@ -47,6 +53,7 @@ impl Board {
         match self {
             Self::Ordinary => "merged.dtb",
             Self::Bench => "bench.dtb",
+            Self::Translated => "translated.dtb",
         }
     }
 }
@@ -75,7 +82,12 @@ pub fn declare(plan: &mut Plan, workspace: &Path) -> Result<Devicetree> {
     let step = plan
         .step("devicetree")
         .input(&directory)
-        .param("machine", machine::board().join(" "))
+        .param(
+            "machine",
+            BOARDS
+                .map(|board| machine::board(board).join(" "))
+                .join("; "),
+        )
         .param("qemu", qemu)
         .param("derivation", include_str!("../carveouts.rs"))
         .runs(move |job| build(job, &directory))?;
@@ -83,12 +95,37 @@ pub fn declare(plan: &mut Plan, workspace: &Path) -> Result<Devicetree> {
 }
 
 fn build(job: &Job, directory: &Path) -> Result<()> {
-    let base = job.file("base.dtb");
-    let dump = format!("dumpdtb={}", base.display());
+    let mut declared = None;
+    for board in BOARDS {
+        let base = dump(job, board)?;
+        let merged = merge(job, directory, &base, board)?;
+        let derived = carveouts::derive(&fs::read(&merged)?)
+            .with_context(|| format!("derive the carveouts from {}", board.blob()))?;
+        // Firmware is built once, for all.
+        let first = declared.get_or_insert_with(|| derived.clone());
+        ensure!(
+            derived == *first,
+            "{} changes what the secure world guards",
+            board.blob()
+        );
+    }
+    let derived = declared.context("there is a board")?;
+    fs::write(job.file("ringfence-secure.dts"), derived.secure_dts)?;
+    fs::create_dir(job.file("include"))?;
+    fs::write(
+        job.file("include/ringfence_carveouts.h"),
+        derived.el3_header,
+    )?;
+    Ok(())
+}
+
+/// QEMU's own devicetree of a board, without the devices that can't be used; returns the blob.
+fn dump(job: &Job, board: Board) -> Result<PathBuf> {
+    let base = job.file(format!("base-{}", board.blob()));
     let mut qemu = Command::new(host::QEMU);
     qemu.args(["-nodefaults", "-display", "none"])
-        .args(machine::board())
-        .args(["-machine", &dump]);
+        .args(machine::board(board))
+        .args(["-machine", &format!("dumpdtb={}", base.display())]);
     job.run(&mut qemu)?;
     for node in UNUSABLE {
         job.run(
@@ -98,22 +135,7 @@ fn build(job: &Job, directory: &Path) -> Result<()> {
                 .args([node, "status", "disabled"]),
         )?;
     }
-    let merged = merge(job, directory, &base, Board::Ordinary)?;
-    let derived = carveouts::derive(&fs::read(&merged)?)
-        .context("derive the carveouts from the merged devicetree")?;
-    let bench = merge(job, directory, &base, Board::Bench)?;
-    // Firmware is built once, for both.
-    ensure!(
-        carveouts::derive(&fs::read(&bench)?)? == derived,
-        "the overlay for measurements changes what the secure world guards"
-    );
-    fs::write(job.file("ringfence-secure.dts"), derived.secure_dts)?;
-    fs::create_dir(job.file("include"))?;
-    fs::write(
-        job.file("include/ringfence_carveouts.h"),
-        derived.el3_header,
-    )?;
-    Ok(())
+    Ok(base)
 }
 
 /// Applies a board's overlays to `base`; returns the blob.

@@ -95,6 +95,9 @@ mod tests {
             heaps: Vec::new(),
             pages: Vec::new(),
             protection: Vec::new(),
+            states: Vec::new(),
+            mixed: None,
+            touches: Vec::new(),
             content: Some(ContentFigures {
                 bytes: 1 << 20,
                 rounds: 1,

@@ -78,6 +78,9 @@ mod tests {
             heaps: Vec::new(),
             pages: Vec::new(),
             protection: Vec::new(),
+            states: Vec::new(),
+            mixed: None,
+            touches: Vec::new(),
             content: None,
             decoding: Some(DecodingFigures {
                 width: 640,

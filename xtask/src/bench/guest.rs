@@ -25,9 +25,14 @@ pub const ALL: &[&str] = &[
     "system",
     "protected-record:8388608",
     "protected-video:67108864",
-    "protection=protected-video",
-    "content=protected-video",
+    "protection:protected-video",
+    "content:protected-video",
+    "touch:camera,default_cma_region,system",
+    STATES,
 ];
+
+/// What a camera may allocate from, as `ringfence-bench` wants it.
+pub const STATES: &str = "states:bench,default_cma_region,system";
 
 /// What has bounds that need no upstream heaps.
 pub const OURS: &[&str] = &[
@@ -35,8 +40,8 @@ pub const OURS: &[&str] = &[
     "floor",
     "bench",
     "protected-record:8388608",
-    "protection=protected-video",
-    "content=protected-video",
+    "protection:protected-video",
+    "content:protected-video",
 ];
 
 /// Words for the kernel's command line: a CMA region in which the largest size fits, and no

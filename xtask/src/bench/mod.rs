@@ -24,6 +24,7 @@ mod table;
 use std::path::Path;
 
 use anyhow::Result;
+use ringfence_tests::bench::Figures;
 
 use crate::artefact::kernel::Flavour;
 use crate::cache::Cache;
@@ -31,6 +32,7 @@ use crate::stack::{Build, Stack};
 use crate::vm::Outcome;
 use bounds::BOUNDS;
 use report::Report;
+pub use table::{show_size, tried};
 
 /// Where figures come from and go to.
 #[derive(Debug, Clone, Copy)]
@@ -78,6 +80,10 @@ pub fn run(cache: &Cache, options: Options<'_>) -> Result<End> {
         within_bounds &= judged.is_ok();
         println!("{name}: {}", bounds::show(&judged));
     }
+    for (name, judged) in bounds::others(&report.heaps) {
+        within_bounds &= judged.is_ok();
+        println!("{name}: {}", bounds::show(&judged));
+    }
     if let Some(path) = options.json {
         report.save(path)?;
     }
@@ -107,4 +113,10 @@ pub fn gate(cache: &Cache, stack: &Stack) -> Result<Result<Vec<Judgement>, Outco
         .chain(content::judge(&heaps))
         .chain([decoding::judge(&heaps)])
         .collect()))
+}
+
+/// Measures what a camera waits for, on our heap and on upstream's, in a fresh machine and in one
+/// that has been in use.
+pub fn camera(cache: &Cache, stack: &Stack) -> Result<Result<Figures, Outcome>> {
+    guest::measure(cache, stack, &[guest::STATES])
 }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::allocator::Allocators;
 use super::guest;
+use crate::artefact::devicetree::Board;
 use crate::host;
 use crate::rust::Toolchain;
 use crate::stack::workspace;
@@ -56,7 +57,7 @@ impl Report {
     pub fn of(heaps: Figures, allocators: Allocators) -> Result<Self> {
         let conditions = Conditions {
             qemu: host::qemu_version().context("QEMU tells no version")?,
-            board: machine::board().join(" "),
+            board: machine::board(Board::Bench).join(" "),
             icount: vm::ICOUNT.to_owned(),
             bootargs: guest::BOOTARGS.to_owned(),
             host: ARCH.to_owned(),

@@ -4,16 +4,19 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use ringfence_tests::bench::{HeapFigures, ProtectionFigures, SizeFigures, Spread, Work};
+use ringfence_tests::bench::{
+    HeapFigures, MemoryState, ProtectionFigures, SizeFigures, Spread, Work,
+};
 
 use super::allocator::{Allocators, Calls, Workload};
 use super::report::Report;
 use super::{content, decoding, pages};
 
 /// What the heaps are called in tables.
-const NAMES: [(&str, &str); 6] = [
+const NAMES: [(&str, &str); 7] = [
     ("floor", "floor: the same path, no memory"),
     ("bench", "**Ringfence carveout**"),
+    ("camera", "**Ringfence carveout for the CPU**"),
     ("default_cma_region", "upstream CMA heap"),
     ("system", "upstream system heap"),
     (
@@ -68,6 +71,9 @@ pub fn render(report: &Report) -> String {
     if let Some(figures) = &report.heaps.decoding {
         decoding::table(&mut text, figures);
     }
+    states(&mut text, report);
+    touches(&mut text, report);
+    mixed(&mut text, report);
     writeln!(
         text,
         "Instructions of the dearest call of the allocator alone, over all workloads: callgrind on \
@@ -80,6 +86,105 @@ pub fn render(report: &Report) -> String {
     allocators(&mut text, &report.allocators);
     text.push('\n');
     text
+}
+
+/// One row a heap in a state of the machine, one column a size, medians.
+fn states(text: &mut String, report: &Report) {
+    let Some(first) = report.heaps.states.first() else {
+        return;
+    };
+    let sizes: Vec<u64> = first
+        .heaps
+        .first()
+        .map(|heap| heap.sizes.iter().map(|figures| figures.size).collect())
+        .unwrap_or_default();
+    row(
+        text,
+        "`DMA_HEAP_IOCTL_ALLOC`, failures of all rounds",
+        sizes.iter().map(|&size| show_size(size)).collect(),
+    );
+    row(
+        text,
+        "---",
+        sizes.iter().map(|_| "---:".to_owned()).collect(),
+    );
+    for heap in &first.heaps {
+        for state in &report.heaps.states {
+            let Some(figures) = state.heaps.iter().find(|other| other.heap == heap.heap) else {
+                continue;
+            };
+            let cells = figures.sizes.iter().map(tried).collect();
+            let what = match state.state {
+                MemoryState::Fresh => "fresh",
+                MemoryState::Full => "memory full of files",
+                MemoryState::Pinned => "full, and pages pinned",
+            };
+            row(text, &format!("{}, {what}", name(&heap.heap)), cells);
+        }
+    }
+    text.push('\n');
+}
+
+/// What an allocation of one size has come to.
+pub fn tried(figures: &SizeFigures) -> String {
+    match (figures.alloc, figures.failures) {
+        (Some(alloc), 0) => grouped(alloc.median),
+        (Some(alloc), failures) => format!(
+            "{} ({failures} of {} failed)",
+            grouped(alloc.median),
+            figures.rounds
+        ),
+        (None, _) => format!("all {} failed", figures.rounds),
+    }
+}
+
+/// One row a heap, one column a way to map its buffers.
+fn touches(text: &mut String, report: &Report) {
+    let touches = &report.heaps.touches;
+    let Some(first) = touches.first() else {
+        return;
+    };
+    row(
+        text,
+        &format!(
+            "`mmap` of {} and a write to each page",
+            show_size(first.size)
+        ),
+        vec!["aligned to 2 MiB".to_owned(), "not aligned".to_owned()],
+    );
+    row(text, "---", vec!["---:".to_owned(); 2]);
+    for aligned in touches.iter().filter(|touch| touch.aligned) {
+        let shifted = touches
+            .iter()
+            .find(|touch| touch.heap == aligned.heap && !touch.aligned);
+        let cells = [Some(aligned), shifted]
+            .map(|touch| touch.map_or_else(String::new, |touch| grouped(touch.touch.median)));
+        row(text, name(&aligned.heap), cells.to_vec());
+    }
+    text.push('\n');
+}
+
+/// A sentence on a heap that is nearly full.
+fn mixed(text: &mut String, report: &Report) {
+    let Some(mixed) = &report.heaps.mixed else {
+        return;
+    };
+    writeln!(
+        text,
+        "Mixed sizes in a carveout of {} that is {} % full, {} threads, {} calls: an allocation takes \
+         {} instructions in the median and {} at worst, a release {} and {}. Left out are {} calls in \
+         which another thread ran.\n",
+        show_size(mixed.region),
+        mixed.occupancy,
+        mixed.threads,
+        grouped(mixed.calls),
+        grouped(mixed.alloc.median),
+        grouped(mixed.alloc.max),
+        grouped(mixed.close.median),
+        grouped(mixed.close.max),
+        grouped(mixed.interrupted),
+    )
+    .expect("writing to a String succeeds");
 }
 
 /// What one row of the table of protection shows.
@@ -219,7 +324,8 @@ fn name(heap: &str) -> &str {
         .map_or(heap, |(_, name)| name)
 }
 
-pub(super) fn show_size(bytes: u64) -> String {
+/// Bytes for people.
+pub fn show_size(bytes: u64) -> String {
     match bytes {
         bytes if bytes >= 1 << 30 => format!("{} GiB", bytes >> 30),
         bytes if bytes >= 1 << 20 => format!("{} MiB", bytes >> 20),
@@ -255,6 +361,22 @@ mod tests {
         ] {
             assert_eq!(grouped(number), text);
         }
+    }
+
+    #[test]
+    fn failures_are_told() {
+        let mut figures = SizeFigures {
+            size: 1 << 20,
+            rounds: 5,
+            failures: 0,
+            alloc: Spread::of(vec![12_345]),
+            close: None,
+        };
+        assert_eq!(tried(&figures), "12,345");
+        figures.failures = 2;
+        assert_eq!(tried(&figures), "12,345 (2 of 5 failed)");
+        figures.alloc = None;
+        assert_eq!(tried(&figures), "all 5 failed");
     }
 
     #[test]

@@ -12,9 +12,15 @@ use crate::artefact::kernel::Flavour;
 use crate::bench;
 use crate::cache::Cache;
 use crate::content;
+use crate::ladder::Ladder;
+use crate::screening::Screening;
 use crate::stack::Stack;
 use crate::suites::{GuestBoot, Proof, LATENCY_SUITE};
 use crate::vm::{self, Boot, Outcome, Task, Verdict};
+
+/// The suite that has a film played before witnesses, and the pictures at which it is stopped.
+const SCREENING_SUITE: &str = "video";
+const PAUSES: [u32; 3] = [3, 12, 22];
 
 /// Boots and runs `suites` of `ringfence-tests`.
 pub fn run(
@@ -29,6 +35,14 @@ pub fn run(
     if boot.images {
         copy_images(stack, &content.directory)?;
     }
+    let mut needles = vec![content.needles.clone()];
+    let mut originals = None;
+    if boot.screening && suites.contains(&SCREENING_SUITE) {
+        let (ladder, title) = (Ladder::new(cache)?, &stack.clip.title);
+        let film = Screening::prepare(&ladder, title, &stack.film, &directory, &PAUSES)?;
+        needles.push(film.needles);
+        originals = Some(film.originals);
+    }
     let script = format!(
         "{}failed=0; for suite in {}; do ringfence-tests $suite || failed=1; done; exit $failed",
         settings(),
@@ -38,10 +52,12 @@ pub fn run(
     let outcome = vm::boot(
         stack,
         &Boot {
+            board: boot.board,
             conditions: boot.conditions,
             bootargs: boot.bootargs,
             share: Some(&content.directory),
-            needles: vec![content.needles.clone()],
+            needles,
+            originals,
             timeout: Some(time_limit(stack)),
             sink,
             ..Boot::of(shell(&script), directory)

@@ -4,6 +4,8 @@
 use std::ffi::OsString;
 use std::path::Path;
 
+use crate::artefact::devicetree::Board;
+
 /// Where the kernel lies; TF-A enters it there. Physical address.
 pub const KERNEL_ADDRESS: u64 = 0x6000_0000;
 
@@ -13,33 +15,59 @@ pub const INITRAMFS_ADDRESS: u64 = 0x6800_0000;
 /// Start of the guest's memory. Physical address.
 pub const MEMORY_START: u64 = 0x4000_0000;
 
-/// Size of the guest's memory, in bytes.
-pub const MEMORY_SIZE: u64 = 2 << 30;
+/// Size of a board's memory, in bytes. Larger ones have more at the end.
+pub fn memory_size(board: Board) -> u64 {
+    match board {
+        Board::Ordinary | Board::Translated => 2 << 30,
+        Board::Bench => 5 << 29,
+    }
+}
 
 /// What decides QEMU's devicetree.
 ///
 /// SVE and SME must be off: TF-A traps floating point for the secure world otherwise.
-pub fn board() -> [&'static str; 8] {
+pub fn board(board: Board) -> [String; 8] {
+    let mut machine =
+        "virt,secure=on,virtualization=on,gic-version=3,dtb-randomness=off".to_owned();
+    if board == Board::Translated {
+        machine.push_str(",iommu=smmuv3");
+    }
     [
         "-machine",
-        "virt,secure=on,virtualization=on,gic-version=3,dtb-randomness=off",
+        &machine,
         "-cpu",
         "max,x-rme=on,sve=off,sme=off,pauth-impdef=on",
         "-smp",
         "2",
         "-m",
-        "2G",
+        &format!("{}M", memory_size(board) >> 20),
     ]
+    .map(str::to_owned)
+}
+
+/// Devices of a board that QEMU has when it is asked for them.
+fn devices(board: Board) -> &'static [&'static str] {
+    match board {
+        Board::Ordinary | Board::Bench => &[],
+        // It copies from memory and to memory, at any address that it is told.
+        Board::Translated => &["edu,dma_mask=0xffffffffffffffff"],
+    }
 }
 
 /// Arguments of one boot, as they are put together.
 #[derive(Debug, Default)]
-pub struct Arguments(Vec<OsString>);
+pub struct Arguments {
+    board: Board,
+    words: Vec<OsString>,
+}
 
 impl Arguments {
     /// The board without any device that QEMU would add by itself, emulated by TCG.
-    pub fn new() -> Self {
-        let mut arguments = Self(Vec::new());
+    pub fn new(board: Board) -> Self {
+        let mut arguments = Self {
+            board,
+            words: Vec::new(),
+        };
         for argument in [
             "-nodefaults",
             "-no-user-config",
@@ -49,18 +77,21 @@ impl Arguments {
             "-accel",
             "tcg",
         ] {
-            arguments.0.push(argument.into());
+            arguments.words.push(argument.into());
         }
-        for argument in board() {
-            arguments.0.push(argument.into());
+        for argument in self::board(board) {
+            arguments.words.push(argument.into());
+        }
+        for device in devices(board) {
+            arguments.option("-device", *device);
         }
         arguments
     }
 
     /// Adds an option with its value.
     pub fn option(&mut self, name: &str, value: impl Into<OsString>) -> &mut Self {
-        self.0.push(name.into());
-        self.0.push(value.into());
+        self.words.push(name.into());
+        self.words.push(value.into());
         self
     }
 
@@ -83,7 +114,8 @@ impl Arguments {
     /// Uses the open file `fd` of QEMU as the guest's memory.
     pub fn memory(&mut self, fd: i32) -> &mut Self {
         let object = format!(
-            "memory-backend-file,id=ram,mem-path=/proc/self/fd/{fd},size={MEMORY_SIZE},share=on"
+            "memory-backend-file,id=ram,mem-path=/proc/self/fd/{fd},size={},share=on",
+            memory_size(self.board)
         );
         self.option("-object", object)
             .option("-machine", "memory-backend=ram")
@@ -94,9 +126,16 @@ impl Arguments {
         self.option("-chardev", format!("socket,id={id},fd={fd}"))
     }
 
+    /// Gives the guest a screen that shows any of its memory, and takes orders about the machine
+    /// itself on the character device `monitor`.
+    pub fn screen(&mut self, monitor: &str) -> &mut Self {
+        self.option("-device", "ramfb")
+            .option("-mon", format!("chardev={monitor},mode=control"))
+    }
+
     /// The finished list.
     pub fn into_inner(self) -> Vec<OsString> {
-        self.0
+        self.words
     }
 }
 

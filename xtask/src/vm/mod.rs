@@ -7,11 +7,14 @@
 
 pub mod console;
 pub mod machine;
+pub mod pictures;
 mod ports;
 mod qemu;
+mod qmp;
 pub mod search;
 mod terminal;
 mod wires;
+mod witness;
 
 use std::fs;
 use std::io::{self, Write};
@@ -32,7 +35,8 @@ use crate::artefact::devicetree::Board;
 use crate::artefact::kernel::Flavour;
 use crate::cache::Cache;
 use crate::stack::Stack;
-use machine::{Arguments, INITRAMFS_ADDRESS, KERNEL_ADDRESS, MEMORY_SIZE};
+use machine::{Arguments, INITRAMFS_ADDRESS, KERNEL_ADDRESS};
+use pictures::Album;
 use qemu::Qemu;
 use search::Needles;
 use wires::{Screen, Wires};
@@ -94,7 +98,7 @@ pub struct Boot<'a> {
     pub task: Task,
     /// Where its logs go: a fresh [`run_directory`].
     pub directory: PathBuf,
-    /// Which carveouts there are.
+    /// Which machine it is, with which carveouts.
     pub board: Board,
     /// What is loaded before it.
     pub conditions: Conditions,
@@ -108,6 +112,8 @@ pub struct Boot<'a> {
     pub bootargs: &'a str,
     /// What the guest may have the host search its memory for.
     pub needles: Vec<Needles>,
+    /// Pictures that the guest may have those of its screen compared with, as `NAME.png`.
+    pub originals: Option<PathBuf>,
     /// Where the command's output goes.
     pub sink: Sink,
 }
@@ -125,8 +131,14 @@ impl Boot<'_> {
             timeout: None,
             bootargs: "",
             needles: Vec::new(),
+            originals: None,
             sink: Arc::new(pass_on),
         }
+    }
+
+    /// Where pictures of the guest's screen are.
+    pub fn pictures(&self) -> PathBuf {
+        self.directory.join("pictures")
     }
 }
 
@@ -205,9 +217,9 @@ enum Event {
 pub fn boot(stack: &Stack, boot: &Boot<'_>) -> Result<Outcome> {
     let directory = boot.directory.as_path();
     let memory = memfd_create("ringfence-guest-memory", MemfdFlags::CLOEXEC)?;
-    ftruncate(&memory, MEMORY_SIZE)?;
+    ftruncate(&memory, machine::memory_size(boot.board))?;
     let (events, received) = channel();
-    let mut arguments = Arguments::new();
+    let mut arguments = Arguments::new(boot.board);
     arguments
         .memory(memory.as_raw_fd())
         .option("-drive", flash_drive(&stack.firmware.flash()))
@@ -235,7 +247,8 @@ pub fn boot(stack: &Stack, boot: &Boot<'_>) -> Result<Outcome> {
     let consoles = wires.consoles(&mut arguments, directory, &events)?;
     arguments.option("-device", "virtio-serial-pci");
     wires.status(&mut arguments, &events)?;
-    wires.host(&mut arguments, &memory, &boot.needles)?;
+    let album = Album::new(boot.pictures(), boot.originals.clone());
+    wires.host(&mut arguments, &memory, &boot.needles, album)?;
     let mut screen = Screen::None;
     match boot.task {
         Task::Command(_) => wires.output(&mut arguments, &boot.sink)?,

@@ -2,15 +2,13 @@
 //! Searches the guest's memory from outside, where no protection hides anything.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
-use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use aho_corasick::AhoCorasick;
 use anyhow::{anyhow, Context, Result};
-use ringfence_tests::host_port::{Reply, Request};
+use ringfence_tests::host_port::Reply;
 use rustix::fs::{seek, SeekFrom};
 use rustix::io::Errno;
 
@@ -40,34 +38,18 @@ impl Needles {
     }
 }
 
-/// Answers the guest's requests until it is gone.
-pub fn serve(port: UnixStream, memory: &OwnedFd, needles: &[Needles]) {
-    let Ok(mut answers) = port.try_clone() else {
-        return;
-    };
-    for line in BufReader::new(port).lines() {
-        let Ok(line) = line else { return };
-        let reply = answer(&line, memory, needles).unwrap_or_else(|error| Reply::Refused {
-            error: format!("{error:#}"),
-        });
-        let Ok(mut text) = serde_json::to_vec(&reply) else {
-            return;
-        };
-        text.push(b'\n');
-        if answers.write_all(&text).is_err() {
-            return;
-        }
-    }
-}
-
-fn answer(line: &str, memory: &OwnedFd, known: &[Needles]) -> Result<Reply> {
-    let Request::Search { needles, expect_in } =
-        serde_json::from_str(line).context("not a request")?;
+/// Looks for the set `name` among `known`: see [`search`].
+pub fn answer(
+    memory: &OwnedFd,
+    known: &[Needles],
+    name: &str,
+    expect_in: &[(u64, u64)],
+) -> Result<Reply> {
     let set = known
         .iter()
-        .find(|set| set.name == needles)
-        .ok_or_else(|| anyhow!("no needles named {needles}"))?;
-    search(&File::from(memory.try_clone()?), &set.automaton, &expect_in)
+        .find(|set| set.name == name)
+        .ok_or_else(|| anyhow!("no needles named {name}"))?;
+    search(&File::from(memory.try_clone()?), &set.automaton, expect_in)
 }
 
 /// Counts matches that lie wholly in one of the ranges `expect_in` (start, size), and all others.

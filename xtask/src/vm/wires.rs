@@ -13,9 +13,12 @@ use anyhow::Result;
 
 use super::console::Console;
 use super::machine::Arguments;
+use super::pictures::Album;
 use super::ports::Port;
-use super::search::{self, Needles};
+use super::qmp::Monitor;
+use super::search::Needles;
 use super::terminal::{self, RawTerminal};
+use super::witness::Witness;
 use super::{pass_on, Event, Sink, Stream};
 
 /// The terminal of an interactive guest.
@@ -142,19 +145,26 @@ impl Wires {
         Ok(())
     }
 
-    /// The port over which the guest asks the host to search its memory.
+    /// The port over which the guest asks the host about what can't be seen from inside: its memory,
+    /// and its screen.
     pub fn host(
         &mut self,
         arguments: &mut Arguments,
         memory: &OwnedFd,
         needles: &[Needles],
+        album: Album,
     ) -> Result<()> {
         let port = self.port(arguments, Port::Host)?;
-        let memory = memory.as_fd().try_clone_to_owned()?;
-        let needles = needles.to_vec();
-        self.readers.push(thread::spawn(move || {
-            search::serve(port, &memory, &needles)
-        }));
+        let monitor = Monitor::new(self.socket(arguments, "monitor")?)?;
+        arguments.screen("monitor");
+        let mut witness = Witness {
+            memory: memory.as_fd().try_clone_to_owned()?,
+            needles: needles.to_vec(),
+            monitor,
+            album,
+        };
+        self.readers
+            .push(thread::spawn(move || witness.serve(port)));
         Ok(())
     }
 

@@ -4,8 +4,11 @@
 //! instructions: `ringfence-bench HEAP[:LARGEST]…`, the largest size in bytes.
 //! The word `pages` stands for all that buffers of pages can, on our heaps and on
 //! the kernel's own, one beside the other; our modules are loaded for that.
-//! `protection=HEAP` measures what protecting a buffer of that heap costs,
-//! `content=HEAP` what decrypting and decoding into one does.
+//! `protection:HEAP,HEAP…` stands for what protecting a buffer of these heaps costs,
+//! `states:HEAP,HEAP…` for these heaps in a fresh machine and in one that has been in
+//! use, `mixed:HEAP` for a heap that is nearly full under several threads,
+//! `touch:HEAP,HEAP…` for what it costs a process to use a buffer, `content:HEAP` for
+//! decrypting and decoding into buffers of a heap.
 //!
 //! Prints one JSON document, see [`ringfence_tests::bench`]. The machine must
 //! have been booted so that its time counts instructions. Exit status: 0, 1 when
@@ -18,42 +21,31 @@ mod counter;
 #[cfg(all(feature = "guest", target_arch = "aarch64"))]
 mod decoding;
 #[cfg(all(feature = "guest", target_arch = "aarch64"))]
+mod mixed;
+#[cfg(all(feature = "guest", target_arch = "aarch64"))]
 mod pages;
 #[cfg(all(feature = "guest", target_arch = "aarch64"))]
 mod protection;
 #[cfg(all(feature = "guest", target_arch = "aarch64"))]
 mod rounds;
+#[cfg(all(feature = "guest", target_arch = "aarch64"))]
+mod states;
+#[cfg(all(feature = "guest", target_arch = "aarch64"))]
+mod touch;
 
 #[cfg(all(feature = "guest", target_arch = "aarch64"))]
 fn main() -> std::process::ExitCode {
     use std::process::ExitCode;
 
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let protected: Vec<&str> = arguments
-        .iter()
-        .filter_map(|argument| argument.strip_prefix("protection="))
-        .collect();
-    let content = arguments
-        .iter()
-        .find_map(|argument| argument.strip_prefix("content="));
-    let heaps: Option<Vec<_>> = arguments
-        .iter()
-        .filter(|argument| !argument.contains('='))
-        .map(|argument| match argument.split_once(':') {
-            Some((heap, largest)) => Some((heap, largest.parse().ok()?)),
-            None => Some((argument.as_str(), u64::MAX)),
-        })
-        .collect();
-    let heaps = match heaps {
-        Some(heaps) if !heaps.is_empty() => heaps,
-        _ => {
-            eprintln!(
-                "usage: ringfence-bench [pages] HEAP[:LARGEST]... [protection=HEAP] [content=HEAP]"
-            );
-            return ExitCode::from(2);
-        }
+    let Some(work) = Work::parse(&arguments) else {
+        eprintln!(
+            "usage: ringfence-bench [pages] [protection:HEAP,HEAP...] [states:HEAP,HEAP...] \
+             [mixed:HEAP] [touch:HEAP,HEAP...] [content:HEAP] HEAP[:LARGEST]..."
+        );
+        return ExitCode::from(2);
     };
-    match measure(&heaps, &protected, content) {
+    match measure(&work) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("ringfence-bench: {error:#}");
@@ -62,8 +54,42 @@ fn main() -> std::process::ExitCode {
     }
 }
 
+/// What is to be measured.
 #[cfg(all(feature = "guest", target_arch = "aarch64"))]
-fn measure(heaps: &[(&str, u64)], protected: &[&str], content: Option<&str>) -> anyhow::Result<()> {
+#[derive(Default)]
+struct Work<'a> {
+    heaps: Vec<(&'a str, u64)>,
+    pages: bool,
+    protection: Vec<&'a str>,
+    states: Vec<&'a str>,
+    mixed: Option<&'a str>,
+    touch: Vec<&'a str>,
+    content: Option<&'a str>,
+}
+
+#[cfg(all(feature = "guest", target_arch = "aarch64"))]
+impl<'a> Work<'a> {
+    /// The words of the command line; `None` when they make no sense.
+    fn parse(arguments: &'a [String]) -> Option<Self> {
+        let mut work = Self::default();
+        for argument in arguments {
+            match argument.split_once(':') {
+                None if argument == "pages" => work.pages = true,
+                None => work.heaps.push((argument, u64::MAX)),
+                Some(("protection", heaps)) => work.protection = heaps.split(',').collect(),
+                Some(("states", heaps)) => work.states = heaps.split(',').collect(),
+                Some(("mixed", heap)) => work.mixed = Some(heap),
+                Some(("content", heap)) => work.content = Some(heap),
+                Some(("touch", heaps)) => work.touch = heaps.split(',').collect(),
+                Some((heap, largest)) => work.heaps.push((heap, largest.parse().ok()?)),
+            }
+        }
+        (!arguments.is_empty()).then_some(work)
+    }
+}
+
+#[cfg(all(feature = "guest", target_arch = "aarch64"))]
+fn measure(work: &Work<'_>) -> anyhow::Result<()> {
     use ringfence_tests::bench::Figures;
     use rustix::system::uname;
     use rustix::thread::{sched_setaffinity, CpuSet};
@@ -73,35 +99,42 @@ fn measure(heaps: &[(&str, u64)], protected: &[&str], content: Option<&str>) -> 
     last.set(std::thread::available_parallelism()?.get() - 1);
     sched_setaffinity(None, &last)?;
     let counter = counter::calibrate()?;
-    let (pages, heaps): (Vec<_>, Vec<_>) = heaps.iter().partition(|(heap, _)| *heap == "pages");
-    let pages = if pages.is_empty() {
-        Vec::new()
-    } else {
-        pages::measure(&counter)?
-    };
-    let heaps = heaps
-        .iter()
-        .map(|(heap, largest)| rounds::measure(&counter, heap, *largest))
-        .collect::<anyhow::Result<_>>()?;
-    let mut protection = Vec::new();
-    for heap in protected {
-        protection.extend(protection::measure(&counter, heap)?);
-    }
-    let heap_of_content = content;
-    let content = content
-        .map(|heap| content::measure(&counter, heap))
-        .transpose()?;
-    let decoding = heap_of_content
-        .map(|heap| decoding::measure(&counter, heap))
-        .transpose()?;
+    // Those that leave the machine as it was come first.
     let figures = Figures {
         kernel: uname().release().to_string_lossy().into_owned(),
+        heaps: work
+            .heaps
+            .iter()
+            .map(|(heap, largest)| rounds::measure(&counter, heap, *largest))
+            .collect::<anyhow::Result<_>>()?,
+        protection: work
+            .protection
+            .iter()
+            .map(|heap| protection::measure(&counter, heap))
+            .collect::<anyhow::Result<Vec<_>>>()?
+            .concat(),
+        pages: match work.pages {
+            true => pages::measure(&counter)?,
+            false => Vec::new(),
+        },
+        content: work
+            .content
+            .map(|heap| content::measure(&counter, heap))
+            .transpose()?,
+        decoding: work
+            .content
+            .map(|heap| decoding::measure(&counter, heap))
+            .transpose()?,
+        mixed: work
+            .mixed
+            .map(|heap| mixed::measure(&counter, heap))
+            .transpose()?,
+        touches: touch::measure(&counter, &work.touch)?,
+        states: match work.states.as_slice() {
+            [] => Vec::new(),
+            heaps => states::measure(&counter, heaps)?,
+        },
         counter,
-        heaps,
-        pages,
-        protection,
-        content,
-        decoding,
     };
     println!("{}", serde_json::to_string(&figures)?);
     Ok(())

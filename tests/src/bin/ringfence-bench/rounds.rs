@@ -40,13 +40,22 @@ const RESTS: u32 = 12_000;
 
 /// Measures one heap up to the size `largest`.
 pub fn measure(counter: &Counter, heap: &str, largest: u64) -> anyhow::Result<HeapFigures> {
+    let sizes = SIZES.into_iter().filter(|(size, _)| *size <= largest);
+    measure_sizes(counter, heap, sizes)
+}
+
+/// Measures one heap at these sizes in bytes, each for so many rounds.
+pub fn measure_sizes(
+    counter: &Counter,
+    heap: &str,
+    sizes: impl IntoIterator<Item = (u64, u32)>,
+) -> anyhow::Result<HeapFigures> {
     let file = allocation::open(heap)?;
     let _keeper = keep_fenced(heap, &file)?;
     rest(heap)?;
-    let sizes = SIZES
-        .iter()
-        .filter(|(size, _)| *size <= largest)
-        .map(|&(size, rounds)| {
+    let sizes = sizes
+        .into_iter()
+        .map(|(size, rounds)| {
             measure_size(counter, heap, &file, size, rounds)
                 .with_context(|| format!("{heap}: {size} bytes"))
         })

@@ -1,15 +1,23 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! Scenarios that the guest plays, with a report of what was measured:
-//! `ringfence-scenario main JOB.json`.
+//! `ringfence-scenario main JOB.json` decrypts into protected buffers,
+//! `ringfence-scenario camera [WIDTH HEIGHT]` has a camera start with the machine,
+//! `ringfence-scenario video SCREENING.json` plays an encrypted film.
 //!
 //! Exit status: 0 if everything was as promised, 1 if something was not, 2 for
 //! wrong usage.
 
 #[cfg(all(feature = "guest", target_arch = "aarch64"))]
-mod play;
+mod camera;
+#[cfg(all(feature = "guest", target_arch = "aarch64"))]
+mod cinema;
+#[cfg(all(feature = "guest", target_arch = "aarch64"))]
+mod protected;
 #[cfg(all(feature = "guest", target_arch = "aarch64"))]
 mod report;
+#[cfg(all(feature = "guest", target_arch = "aarch64"))]
+mod screening;
 
 #[cfg(all(feature = "guest", target_arch = "aarch64"))]
 fn main() -> std::process::ExitCode {
@@ -19,21 +27,30 @@ fn main() -> std::process::ExitCode {
     if let Some(verdict) = ringfence_tests::guest::memory::child(&arguments) {
         return verdict;
     }
-    let [scenario, job] = arguments.as_slice() else {
-        eprintln!("usage: ringfence-scenario main JOB.json");
-        return ExitCode::from(2);
+    let words: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let played = match words.as_slice() {
+        ["main", job] => protected::play(job.as_ref()),
+        ["video", job] => screening::play(job.as_ref()),
+        ["camera"] => camera::play(camera::FRAME),
+        ["camera", width, height] => match (width.parse(), height.parse()) {
+            (Ok(width), Ok(height)) => camera::play((width, height)),
+            _ => return usage(),
+        },
+        _ => return usage(),
     };
-    if scenario != "main" {
-        eprintln!("there is no scenario {scenario}: the one is `main`");
-        return ExitCode::from(2);
-    }
-    match play::play(job.as_ref()) {
+    match played {
         Ok(report) => report.verdict(),
         Err(error) => {
             eprintln!("ringfence-scenario: the scenario broke off: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+#[cfg(all(feature = "guest", target_arch = "aarch64"))]
+fn usage() -> std::process::ExitCode {
+    eprintln!("usage: ringfence-scenario main JOB.json | camera [WIDTH HEIGHT]");
+    std::process::ExitCode::from(2)
 }
 
 #[cfg(not(all(feature = "guest", target_arch = "aarch64")))]

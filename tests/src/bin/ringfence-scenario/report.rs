@@ -18,6 +18,11 @@ fn print(line: &str) {
     let _ = writeln!(io::stdout(), "{line}");
 }
 
+/// Bytes for people.
+pub fn mib(bytes: u64) -> String {
+    format!("{:.2} MiB", bytes as f64 / f64::from(1 << 20))
+}
+
 impl Report {
     /// Begins a report.
     pub fn new(title: impl Display) -> Self {

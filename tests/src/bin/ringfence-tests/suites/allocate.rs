@@ -20,7 +20,7 @@ use ringfence_tests::guest::{deadline, debug, expect_errno, heap_info, open_file
 use rustix::io::Errno;
 use rustix::ioctl::{ioctl, Updater};
 
-use super::region::{self, CAMERA, DECLARED, UI, VIDEO};
+use super::region::{self, CAMERA, DECLARED, FIRMWARE, UI, VIDEO};
 use super::{settled, Test};
 
 pub const TESTS: &[Test] = &[
@@ -162,9 +162,9 @@ fn errno_of_the_first() -> anyhow::Result<()> {
 
 fn properties_are_not_traded() -> anyhow::Result<()> {
     let control = Control::open()?;
-    let served = |request: Request| control.allocate(&request.from(CAMERA).or_from(VIDEO));
+    let served = |request: Request| control.allocate(&request.from(FIRMWARE).or_from(VIDEO));
     let plain = Request::new(PAGE);
-    anyhow::ensure!(served(plain.clone().contiguous())?.heap == CAMERA);
+    anyhow::ensure!(served(plain.clone().contiguous())?.heap == FIRMWARE);
     let protected = served(plain.clone().contiguous().protected())?;
     anyhow::ensure!(protected.heap == VIDEO);
     anyhow::ensure!(control.buffer(&protected.buffer)?.protected);

@@ -20,7 +20,7 @@ use ringfence_tests::guest::{
 };
 use rustix::io::Errno;
 
-use super::region::{CAMERA, VIDEO};
+use super::region::{CAMERA, FIRMWARE, VIDEO};
 use super::Test;
 
 pub const TESTS: &[Test] = &[
@@ -366,30 +366,32 @@ fn bad_syncs() -> anyhow::Result<()> {
     };
     use std::os::fd::{AsFd, AsRawFd};
     const SIZE: u64 = 1 << 20;
-    let buffer = allocate(REGION, SIZE)?;
-    let fd = buffer.as_fd().as_raw_fd();
-    ask(fd, 1, 0, SIZE)?;
-    for (offset, length) in [
-        (0, 0),
-        (SIZE - 1, 0),
-        (0, SIZE + 1),
-        (SIZE, 1),
-        (1, SIZE),
-        (u64::MAX, 1),
-        (u64::MAX, 2),
-        (1, u64::MAX),
-        (PAGE, u64::MAX - PAGE + 1),
-        (1 << 63, 1 << 63),
-    ] {
-        let what = format!("{length:#x} bytes at {offset:#x}");
-        expect_errno(ask(fd, 1, offset, length), Errno::INVAL, &what)?;
-    }
-    for flags in [0, 4, 8, 9, 1 << 31, u32::MAX] {
-        expect_errno(
-            ask(fd, flags, 0, PAGE),
-            Errno::INVAL,
-            &format!("flags {flags:#x}"),
-        )?;
+    for heap in [REGION, CAMERA] {
+        let buffer = allocate(heap, SIZE)?;
+        let fd = buffer.as_fd().as_raw_fd();
+        ask(fd, 1, 0, SIZE)?;
+        for (offset, length) in [
+            (0, 0),
+            (SIZE - 1, 0),
+            (0, SIZE + 1),
+            (SIZE, 1),
+            (1, SIZE),
+            (u64::MAX, 1),
+            (u64::MAX, 2),
+            (1, u64::MAX),
+            (PAGE, u64::MAX - PAGE + 1),
+            (1 << 63, 1 << 63),
+        ] {
+            let what = format!("{length:#x} bytes at {offset:#x}");
+            expect_errno(ask(fd, 1, offset, length), Errno::INVAL, &what)?;
+        }
+        for flags in [0, 4, 8, 9, 1 << 31, u32::MAX] {
+            expect_errno(
+                ask(fd, flags, 0, PAGE),
+                Errno::INVAL,
+                &format!("flags {flags:#x}"),
+            )?;
+        }
     }
     expect_errno(ask(-1, 1, 0, PAGE), Errno::BADF, "no file")?;
     expect_errno(
@@ -403,7 +405,7 @@ fn bad_syncs() -> anyhow::Result<()> {
         Errno::INVAL,
         "a foreign one",
     )?;
-    for (heap, errno) in [(VIDEO, Errno::ACCESS), (CAMERA, Errno::PERM)] {
+    for (heap, errno) in [(VIDEO, Errno::ACCESS), (FIRMWARE, Errno::PERM)] {
         let buffer = allocate(heap, SIZE)?;
         expect_errno(ask(buffer.as_fd().as_raw_fd(), 1, 0, PAGE), errno, heap)?;
     }

@@ -155,7 +155,7 @@ fn info_of_another_process() -> anyhow::Result<()> {
             ("heap", Value::from(declared.name)),
             ("size", Value::from((1 << 20) + 4096)),
             ("protected", Value::from(declared.use_case != 0)),
-            ("cpu_access", Value::from(false)),
+            ("cpu_access", Value::from(declared.cpu_access)),
         ];
         for (key, value) in &expected {
             anyhow::ensure!(info[key] == *value, "info says {info}");

@@ -16,7 +16,7 @@ use ringfence::proto::firewall::fail_point;
 use ringfence::secure::SecureSession;
 use ringfence_tests::guest::debug::RangeLine;
 use ringfence_tests::guest::fault::{self, AnyAllocation};
-use ringfence_tests::guest::hostile::Hostile;
+use ringfence_tests::guest::hostile::{Hostile, TRUSTED_DISPLAY};
 use ringfence_tests::guest::memory::{self, expect_zero, Outcome, PhysicalRange};
 use ringfence_tests::guest::ta::{self, derail, Ta, Way};
 use ringfence_tests::guest::{allocation, debug, heap_info};
@@ -170,7 +170,7 @@ fn life(heap: &str, hostile: &Hostile, fixture: &Fixture, what: &str) -> anyhow:
         let handle = info.protected_handle()?.raw();
         let _ = ta.decrypt(handle, &fixture.request(0), &fixture.ciphertext[..1 << 16]);
     }
-    tolerable(hostile.map(&buffer, "64"), what)?;
+    tolerable(hostile.map(&buffer, TRUSTED_DISPLAY), what)?;
     Ok(hostile.release()?)
 }
 
@@ -437,7 +437,7 @@ fn memory_of_devices() -> anyhow::Result<()> {
         starved(
             &format!("a device with a buffer of {heap}"),
             || Ok(()),
-            |()| hostile.take(&buffer, "/trusted-display"),
+            |()| hostile.take(&buffer, TRUSTED_DISPLAY),
             |(), _| Ok(hostile.release()?),
         )?;
         drop(buffer);

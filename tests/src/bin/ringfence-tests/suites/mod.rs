@@ -10,6 +10,7 @@ mod access;
 mod accounting;
 mod allocate;
 mod attacks;
+mod camera;
 mod charged;
 mod clients;
 mod cma;
@@ -18,11 +19,13 @@ mod content;
 mod cycles;
 mod decoder;
 mod dmabuf;
+mod fallback;
 mod faults;
 mod fixture;
 mod fuzz;
 mod heaps;
 mod inject;
+mod iommu;
 mod kexec;
 mod kselftest;
 mod lifecycle;
@@ -33,10 +36,12 @@ mod protect;
 mod recovery;
 mod region;
 mod region_mode;
+mod scenario;
 mod soak;
 mod stale;
 mod system;
 mod tee;
+mod video;
 
 use std::env;
 use std::fs;
@@ -64,6 +69,10 @@ enum Boot {
     Bounced,
     /// One for each test, which is to end in a crash.
     Doomed,
+    /// On a machine whose PCI devices have an IOMMU.
+    Translated,
+    /// Without any module.
+    Bare,
     /// With the kernel's image and the initramfs on the share.
     Images,
 }
@@ -77,6 +86,8 @@ impl Boot {
             Self::Charged => "charged",
             Self::Bounced => "swiotlb=force",
             Self::Doomed => "doomed",
+            Self::Translated => "iommu",
+            Self::Bare => "bare",
             Self::Images => "images",
         }
     }
@@ -214,6 +225,21 @@ const SUITES: &[Suite] = &[
         tests: Tests::Fixed(inject::TESTS),
     },
     Suite {
+        name: "fallback",
+        boot: Boot::Default,
+        tests: Tests::Fixed(fallback::TESTS),
+    },
+    Suite {
+        name: "camera",
+        boot: Boot::Default,
+        tests: Tests::Fixed(camera::TESTS),
+    },
+    Suite {
+        name: "iommu",
+        boot: Boot::Translated,
+        tests: Tests::Fixed(iommu::TESTS),
+    },
+    Suite {
         name: "stale",
         boot: Boot::Default,
         tests: Tests::Fixed(stale::TESTS),
@@ -227,6 +253,11 @@ const SUITES: &[Suite] = &[
         name: "cycles",
         boot: Boot::Default,
         tests: Tests::Fixed(cycles::TESTS),
+    },
+    Suite {
+        name: "scenario",
+        boot: Boot::Bare,
+        tests: Tests::Made(scenario::trials),
     },
     Suite {
         name: "parity",
@@ -246,7 +277,7 @@ const SUITES: &[Suite] = &[
     Suite {
         name: "swiotlb",
         boot: Boot::Bounced,
-        tests: Tests::Fixed(attacks::BOUNCED),
+        tests: Tests::WithMore(attacks::BOUNCED, camera::bounced),
     },
     Suite {
         name: "doomed",
@@ -277,6 +308,11 @@ const SUITES: &[Suite] = &[
         name: "kexec",
         boot: Boot::Images,
         tests: Tests::Fixed(kexec::TESTS),
+    },
+    Suite {
+        name: "video",
+        boot: Boot::Default,
+        tests: Tests::Fixed(video::TESTS),
     },
     Suite {
         name: "soak",
@@ -353,7 +389,8 @@ impl Traces {
             .filter(|heap| heap.online)
             .collect();
         // Memory that Linux uses as well is never as free as it was.
-        for heap in heaps.iter_mut().filter(|heap| heap.cpu_access) {
+        let shared = |heap: &&mut HeapInfo| heap.cpu_access && !region::is_carveout(&heap.name);
+        for heap in heaps.iter_mut().filter(shared) {
             heap.free = 0;
             heap.largest_free = 0;
         }

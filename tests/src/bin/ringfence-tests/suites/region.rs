@@ -17,14 +17,21 @@ pub struct Declared {
     pub size: u64,
     /// Its use case.
     pub use_case: u32,
+    /// Whether the CPU may use it.
+    pub cpu_access: bool,
 }
 
 /// The heap for decrypted video.
 pub const VIDEO: &str = "protected-video";
 /// The heap for a trusted user interface.
 pub const UI: &str = "protected-ui";
-/// The heap without protection.
+/// The heap that the CPU may use.
 pub const CAMERA: &str = "camera";
+/// The heap without protection, in which the CPU has no business all the same.
+pub const FIRMWARE: &str = "firmware";
+/// The heap of scattered chunks, not among the declared ones here: its buffers are
+/// none of what these have in common.
+pub const SCATTERED: &str = "scattered";
 
 /// The heap whose region is fenced as a whole.
 pub const RECORD: &str = "protected-record";
@@ -35,26 +42,41 @@ pub const WHOLE: Declared = Declared {
     name: RECORD,
     size: 32 << 20,
     use_case: 3,
+    cpu_access: false,
 };
 
-/// The others; those with a use case are protected.
-pub const DECLARED: [Declared; 3] = [
+/// The others with contiguous buffers; those with a use case are protected.
+pub const DECLARED: [Declared; 4] = [
     Declared {
         name: VIDEO,
         size: 64 << 20,
         use_case: 1,
+        cpu_access: false,
     },
     Declared {
         name: UI,
         size: 16 << 20,
         use_case: 2,
+        cpu_access: false,
     },
     Declared {
         name: CAMERA,
         size: 192 << 20,
         use_case: 0,
+        cpu_access: true,
+    },
+    Declared {
+        name: FIRMWARE,
+        size: 16 << 20,
+        use_case: 0,
+        cpu_access: false,
     },
 ];
+
+/// Whether a heap is one of a region that Linux does not use otherwise.
+pub fn is_carveout(heap: &str) -> bool {
+    [RECORD, SCATTERED].contains(&heap) || DECLARED.iter().any(|declared| declared.name == heap)
+}
 
 /// Where a heap's region is.
 pub fn of(heap: &str) -> anyhow::Result<PhysicalRange> {

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use ringfence::buffer::Buffer;
 use ringfence::control::Control;
 use ringfence::secure::SecureSession;
-use ringfence_tests::guest::hostile::Hostile;
+use ringfence_tests::guest::hostile::{Hostile, TRUSTED_DISPLAY};
 use ringfence_tests::guest::memory::expect_zero;
 use ringfence_tests::guest::ta::Ta;
 use ringfence_tests::guest::{allocation, deadline, debug, heap_info};
@@ -247,6 +247,10 @@ impl State {
     /// Has a device take the buffer, and perhaps keep it for a while.
     fn attach(&mut self) -> anyhow::Result<()> {
         let keep = self.random.bool();
+        let device = match self.random.bool() {
+            true => "64",
+            false => TRUSTED_DISPLAY,
+        };
         let Some(buffer) = self.pick() else {
             return Ok(());
         };
@@ -254,8 +258,8 @@ impl State {
             return Ok(());
         };
         let outcome = match keep {
-            true => hostile.take(buffer, "64"),
-            false => hostile.attach(buffer, "64"),
+            true => hostile.take(buffer, device),
+            false => hostile.attach(buffer, device),
         };
         match outcome {
             // A heap with a list of consumers does not have this one.

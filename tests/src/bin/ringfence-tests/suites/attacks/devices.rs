@@ -5,12 +5,12 @@
 use std::os::fd::AsFd;
 
 use ringfence_tests::guest::expect_errno;
-use ringfence_tests::guest::hostile::Hostile;
+use ringfence_tests::guest::hostile::{Hostile, TRUSTED_DISPLAY};
 use ringfence_tests::guest::memory::{expect_killed, expect_zero};
 use rustix::io::Errno;
 
 use super::prey::attacked;
-use crate::suites::region::{self, CAMERA, UI};
+use crate::suites::region::{self, CAMERA, RECORD, UI};
 
 /// A device that reaches all memory.
 const WIDE: &str = "64";
@@ -32,7 +32,7 @@ pub fn unlisted_device() -> anyhow::Result<()> {
             expect_errno(hostile.map(&buffer, device), Errno::ACCESS, &what)?;
         }
         // The one that is listed may.
-        hostile.attach(&buffer, "/trusted-display")?;
+        hostile.attach(&buffer, TRUSTED_DISPLAY)?;
         expect_killed(range.page(0), "after the devices")?;
         drop(buffer);
         expect_zero(range, "after release")
@@ -45,7 +45,7 @@ pub fn vmap() -> anyhow::Result<()> {
         let hostile = Hostile::load()?;
         expect_errno(hostile.vmap(&prey.buffer), Errno::INVAL, "vmap")?;
         expect_errno(hostile.cpu_access(&prey.buffer), Errno::ACCESS, "access")?;
-        hostile.map(&prey.buffer, WIDE)?;
+        hostile.map(&prey.buffer, TRUSTED_DISPLAY)?;
         expect_errno(hostile.vmap(&prey.buffer), Errno::INVAL, "vmap, mapped")?;
         Ok(hostile.release()?)
     })
@@ -55,7 +55,7 @@ pub fn vmap() -> anyhow::Result<()> {
 pub fn pages_of_a_mapping() -> anyhow::Result<()> {
     attacked(|prey| {
         let hostile = Hostile::load()?;
-        let view = hostile.map(&prey.buffer, WIDE)?;
+        let view = hostile.map(&prey.buffer, TRUSTED_DISPLAY)?;
         anyhow::ensure!(view.address == prey.range.start, "{view:x?}");
         anyhow::ensure!(view.size == prey.range.size, "{view:x?}");
         anyhow::ensure!(view.entries == 1 && view.pages == 0, "{view:x?}");
@@ -66,10 +66,11 @@ pub fn pages_of_a_mapping() -> anyhow::Result<()> {
 /// Devices that reach a part of the memory only: the address they are given is
 /// one that they reach, or they are given none.
 pub fn narrow_device() -> anyhow::Result<()> {
-    attacked(|prey| {
+    attacked(|_| {
         let hostile = Hostile::load()?;
         let (open, open_range) = region::allocate(CAMERA, SIZE)?;
-        for (buffer, range) in [(&prey.buffer, prey.range), (&open, open_range)] {
+        let (fenced, fenced_range) = region::allocate(RECORD, SIZE)?;
+        for (buffer, range) in [(&fenced, fenced_range), (&open, open_range)] {
             let view = hostile.map(buffer, MASK_32)?;
             anyhow::ensure!(view.address == range.start, "{view:x?}");
             anyhow::ensure!(view.size == range.size, "{view:x?}");
@@ -103,12 +104,14 @@ pub fn forced_bounce_buffers() -> anyhow::Result<()> {
     attacked(|prey| {
         let hostile = Hostile::load()?;
         let (open, _) = region::allocate(CAMERA, SIZE)?;
-        for buffer in [prey.buffer.as_fd(), open.as_fd()] {
-            for device in [WIDE, MASK_32, "31"] {
+        let all = [TRUSTED_DISPLAY, WIDE, MASK_32, "31"];
+        // Nobody else may have a protected buffer.
+        for (buffer, devices) in [(prey.buffer.as_fd(), &all[..1]), (open.as_fd(), &all)] {
+            for device in devices {
                 let what = format!("device {device}");
                 expect_errno(hostile.map(buffer, device), Errno::IO, &what)?;
             }
-            hostile.attach(buffer, WIDE)?;
+            hostile.attach(buffer, devices[0])?;
         }
         Ok(())
     })

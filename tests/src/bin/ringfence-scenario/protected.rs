@@ -28,7 +28,7 @@ use ringfence_tests::job::{Digest, Job};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
 
-use crate::report::Report;
+use crate::report::{mib, Report};
 
 /// A buffer of the clip.
 struct Part {
@@ -95,10 +95,6 @@ pub fn play(path: &Path) -> anyhow::Result<Report> {
 fn message_of<M: Message>(path: &Path) -> anyhow::Result<M> {
     let bytes = fs::read(path).with_context(|| path.display().to_string())?;
     message::decode(&bytes).map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))
-}
-
-fn mib(bytes: u64) -> String {
-    format!("{:.2} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
 fn allocate(job: &Job, report: &mut Report) -> anyhow::Result<Vec<Part>> {
@@ -291,6 +287,7 @@ fn search(job: &Job, ranges: &[PhysicalRange]) -> anyhow::Result<(u64, u64, Stri
             first_outside,
         } => Ok((inside, outside, first_outside.unwrap_or_default())),
         Reply::Refused { error } => anyhow::bail!("the host refused: {error}"),
+        other => anyhow::bail!("the host answers {other:?}"),
     }
 }
 
@@ -303,7 +300,8 @@ fn zeros(ranges: &[PhysicalRange]) -> anyhow::Result<String> {
     Ok(format!("zeros, all {total} bytes of them"))
 }
 
-fn as_before(before: &HeapInfo) -> anyhow::Result<String> {
+/// Fails unless a heap is as it was, and all of it free.
+pub fn as_before(before: &HeapInfo) -> anyhow::Result<String> {
     let after = heap_info(&before.name)?;
     anyhow::ensure!(after == *before, "{after:?}, not {before:?}");
     anyhow::ensure!(after.protected_bytes == 0, "{after:?}");

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+//! The player as a process of its own, which stops at some pictures until it is
+//! told to go on.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+
+use anyhow::Context;
+use ringfence_tests::screening::Screening;
+use rustix::process::{pidfd_getfd, pidfd_open, Pid, PidfdFlags, PidfdGetfdFlags};
+
+/// How the player ended.
+pub struct Ending {
+    /// Its status.
+    pub status: ExitStatus,
+    /// What it printed after its last stop.
+    pub output: String,
+    /// What it complained about.
+    pub complaint: String,
+}
+
+/// Plays a film at its own rate, without stops.
+pub fn at_its_rate(folder: &Path, screening: &Screening) -> anyhow::Result<Ending> {
+    let output = command(folder, screening, &screening.licence)
+        .args(["--fps", "auto"])
+        .output()
+        .context("ringfence play")?;
+    Ok(Ending {
+        status: output.status,
+        output: String::from_utf8_lossy(&output.stdout).into_owned(),
+        complaint: String::from_utf8_lossy(&output.stderr).into_owned(),
+    })
+}
+
+fn command(folder: &Path, screening: &Screening, licence: &Path) -> Command {
+    let mut command = Command::new("ringfence");
+    command
+        .arg("play")
+        .arg(folder.join(&screening.film))
+        .arg("--provision")
+        .arg(folder.join(&screening.provision))
+        .arg("--licence")
+        .arg(folder.join(licence))
+        .args(["--display", ringfence_tests::guest::display::PATH]);
+    command
+}
+
+/// A film that is being played.
+pub struct Player {
+    child: Child,
+    orders: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Player {
+    /// Begins to play a film with a licence: every picture, as fast as it goes, with
+    /// stops at some.
+    pub fn start(folder: &Path, screening: &Screening, licence: &Path) -> anyhow::Result<Self> {
+        let pauses: Vec<String> = screening.pauses.iter().map(u32::to_string).collect();
+        let mut child = command(folder, screening, licence)
+            .args(["--pause-at", &pauses.join(",")])
+            .args(["--fps", "max"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("ringfence play")?;
+        let orders = child.stdin.take().context("no standard input")?;
+        let output = child.stdout.take().context("no standard output")?;
+        Ok(Self {
+            child,
+            orders,
+            output: BufReader::new(output),
+        })
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits until a picture is on the screen, and the film stands still.
+    pub fn until(&mut self, frame: u32) -> anyhow::Result<()> {
+        let expected = format!("paused at {frame}");
+        loop {
+            let mut line = String::new();
+            if self.output.read_line(&mut line)? == 0 {
+                let mut complaint = String::new();
+                if let Some(mut errors) = self.child.stderr.take() {
+                    errors.read_to_string(&mut complaint)?;
+                }
+                let status = self.child.wait()?;
+                anyhow::bail!(
+                    "it ended before {expected:?} ({status}): {}",
+                    complaint.trim()
+                );
+            }
+            if line.trim() == expected {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Has the film go on.
+    pub fn go_on(&mut self) -> anyhow::Result<()> {
+        self.orders.write_all(b"\n")?;
+        Ok(self.orders.flush()?)
+    }
+
+    /// The dma-bufs that it has open, taken from it.
+    pub fn buffers(&self) -> anyhow::Result<Vec<OwnedFd>> {
+        let pid = Pid::from_raw(self.pid().try_into()?).context("a process has a number")?;
+        let process = pidfd_open(pid, PidfdFlags::empty())?;
+        let mut buffers = Vec::new();
+        for entry in std::fs::read_dir(format!("/proc/{}/fd", self.pid()))? {
+            let entry = entry?;
+            let target = std::fs::read_link(entry.path())?;
+            if !target.to_string_lossy().starts_with("/dmabuf:") {
+                continue;
+            }
+            let number = entry.file_name().to_string_lossy().parse()?;
+            buffers.push(pidfd_getfd(&process, number, PidfdGetfdFlags::empty())?);
+        }
+        Ok(buffers)
+    }
+
+    /// Waits for its end.
+    pub fn end(mut self) -> anyhow::Result<Ending> {
+        drop(self.orders);
+        let (mut output, mut complaint) = (String::new(), String::new());
+        self.output.read_to_string(&mut output)?;
+        if let Some(mut errors) = self.child.stderr.take() {
+            errors.read_to_string(&mut complaint)?;
+        }
+        Ok(Ending {
+            status: self.child.wait()?,
+            output,
+            complaint,
+        })
+    }
+}
