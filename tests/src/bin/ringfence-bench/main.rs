@@ -61,10 +61,10 @@ struct Work<'a> {
     heaps: Vec<(&'a str, u64)>,
     pages: bool,
     protection: Vec<&'a str>,
+    content: Option<&'a str>,
     states: Vec<&'a str>,
     mixed: Option<&'a str>,
     touch: Vec<&'a str>,
-    content: Option<&'a str>,
 }
 
 #[cfg(all(feature = "guest", target_arch = "aarch64"))]
@@ -77,9 +77,9 @@ impl<'a> Work<'a> {
                 None if argument == "pages" => work.pages = true,
                 None => work.heaps.push((argument, u64::MAX)),
                 Some(("protection", heaps)) => work.protection = heaps.split(',').collect(),
+                Some(("content", heap)) => work.content = Some(heap),
                 Some(("states", heaps)) => work.states = heaps.split(',').collect(),
                 Some(("mixed", heap)) => work.mixed = Some(heap),
-                Some(("content", heap)) => work.content = Some(heap),
                 Some(("touch", heaps)) => work.touch = heaps.split(',').collect(),
                 Some((heap, largest)) => work.heaps.push((heap, largest.parse().ok()?)),
             }
@@ -113,14 +113,14 @@ fn measure(work: &Work<'_>) -> anyhow::Result<()> {
             .map(|heap| protection::measure(&counter, heap))
             .collect::<anyhow::Result<Vec<_>>>()?
             .concat(),
-        pages: match work.pages {
-            true => pages::measure(&counter)?,
-            false => Vec::new(),
-        },
         content: work
             .content
             .map(|heap| content::measure(&counter, heap))
             .transpose()?,
+        pages: match work.pages {
+            true => pages::measure(&counter)?,
+            false => Vec::new(),
+        },
         decoding: work
             .content
             .map(|heap| decoding::measure(&counter, heap))

@@ -22,7 +22,7 @@ use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
 
 use crate::cinema::{self, Ending, Player};
-use crate::play::as_before;
+use crate::protected::as_before;
 use crate::report::Report;
 
 /// Heap of everything that must not be seen.

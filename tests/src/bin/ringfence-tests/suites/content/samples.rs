@@ -169,9 +169,9 @@ pub fn long_samples_arrive() -> anyhow::Result<()> {
     let large = 2 * MAX_SAMPLE as u32 + 777;
     let many = [(13, 1000); 3 * MAX_SUBSAMPLES];
     let pairs: [&[(u32, u32)]; 3] = [&[(100, large)], &[(1 << 20, 30), (5, 1 << 20)], &many];
-    for (scheme, pattern) in [
-        (Scheme::Cenc, Pattern::default()),
-        (Scheme::Cbcs, Pattern { crypt: 1, skip: 9 }),
+    for (scheme, pattern, pairs) in [
+        (Scheme::Cenc, Pattern::default(), &pairs[..]),
+        (Scheme::Cbcs, Pattern { crypt: 1, skip: 9 }, &pairs[..1]),
     ] {
         for pairs in pairs {
             let subsamples = parts(pairs);
