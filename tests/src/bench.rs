@@ -32,6 +32,29 @@ pub struct Figures {
     /// What decryption costs, if it was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content: Option<ContentFigures>,
+    /// What decoding costs, if it was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decoding: Option<DecodingFigures>,
+}
+
+/// Instructions for decoding a frame, each the median of all rounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DecodingFigures {
+    /// Pixels of a line.
+    pub width: u64,
+    /// Lines.
+    pub height: u64,
+    /// Bytes of the bitstream.
+    pub bytes: u64,
+    /// Rounds.
+    pub rounds: u32,
+    /// All of DECODE, from one protected buffer to another.
+    pub whole: u64,
+    /// DECODE of no picture at all: calls, and mapping both buffers.
+    pub around: u64,
+    /// The same library in a program of Linux, in memory of its own.
+    pub library: u64,
 }
 
 /// Instructions of commands that decrypt, each the median of all rounds.

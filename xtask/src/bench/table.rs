@@ -10,7 +10,7 @@ use ringfence_tests::bench::{
 
 use super::allocator::{Allocators, Calls, Workload};
 use super::report::Report;
-use super::{content, pages};
+use super::{content, decoding, pages};
 
 /// What the heaps are called in tables.
 const NAMES: [(&str, &str); 7] = [
@@ -67,6 +67,9 @@ pub fn render(report: &Report) -> String {
     protection(&mut text, &report.heaps.protection);
     if let Some(figures) = &report.heaps.content {
         content::table(&mut text, figures);
+    }
+    if let Some(figures) = &report.heaps.decoding {
+        decoding::table(&mut text, figures);
     }
     states(&mut text, report);
     touches(&mut text, report);

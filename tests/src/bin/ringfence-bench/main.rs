@@ -6,8 +6,9 @@
 //! the kernel's own, one beside the other; our modules are loaded for that.
 //! `protection:HEAP,HEAP…` stands for what protecting a buffer of these heaps costs,
 //! `states:HEAP,HEAP…` for these heaps in a fresh machine and in one that has been in
-//! use, `content:HEAP` for what decrypting into a buffer costs, `mixed:HEAP` for a heap that is nearly full under several threads,
-//! `touch:HEAP,HEAP…` for what it costs a process to use a buffer.
+//! use, `mixed:HEAP` for a heap that is nearly full under several threads,
+//! `touch:HEAP,HEAP…` for what it costs a process to use a buffer, `content:HEAP` for
+//! decrypting and decoding into buffers of a heap.
 //!
 //! Prints one JSON document, see [`ringfence_tests::bench`]. The machine must
 //! have been booted so that its time counts instructions; it is left with one
@@ -18,6 +19,8 @@
 mod content;
 #[cfg(all(feature = "guest", target_arch = "aarch64"))]
 mod counter;
+#[cfg(all(feature = "guest", target_arch = "aarch64"))]
+mod decoding;
 #[cfg(all(feature = "guest", target_arch = "aarch64"))]
 mod mixed;
 #[cfg(all(feature = "guest", target_arch = "aarch64"))]
@@ -38,8 +41,8 @@ fn main() -> std::process::ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let Some(work) = Work::parse(&arguments) else {
         eprintln!(
-            "usage: ringfence-bench [pages] [protection:HEAP,HEAP...] [content:HEAP] [states:HEAP,HEAP...] \
-             [mixed:HEAP] [touch:HEAP,HEAP...] HEAP[:LARGEST]..."
+            "usage: ringfence-bench [pages] [protection:HEAP,HEAP...] [states:HEAP,HEAP...] \
+             [mixed:HEAP] [touch:HEAP,HEAP...] [content:HEAP] HEAP[:LARGEST]..."
         );
         return ExitCode::from(2);
     };
@@ -116,6 +119,10 @@ fn measure(work: &Work<'_>) -> anyhow::Result<()> {
             true => pages::measure(&counter)?,
             false => Vec::new(),
         },
+        decoding: work
+            .content
+            .map(|heap| decoding::measure(&counter, heap))
+            .transpose()?,
         mixed: work
             .mixed
             .map(|heap| mixed::measure(&counter, heap))
