@@ -69,8 +69,14 @@ impl DeviceKey {
 const SERIAL_SIZE: usize = 4;
 
 /// The rungs of the ladder, over secure storage.
+///
+/// An instance reads the device key once, when it is first needed, and keeps it in
+/// memory that OP-TEE zeroes with the instance. So loading a licence without an
+/// end does not depend on tee-supplicant, for which everybody would have to wait.
 pub struct Ladder<S> {
     storage: S,
+    /// The device key and its serial number, once they were read.
+    device: Option<(u32, DeviceKey)>,
     /// The latest time that this instance has seen, in seconds since 1970.
     latest: u64,
 }
@@ -78,21 +84,34 @@ pub struct Ladder<S> {
 impl<S: Storage> Ladder<S> {
     /// A ladder that has looked at nothing yet.
     pub const fn new(storage: S) -> Self {
-        Self { storage, latest: 0 }
+        Self {
+            storage,
+            device: None,
+            latest: 0,
+        }
     }
 
     /// The stored device key and its serial number.
-    fn device_key(&mut self) -> Result<Option<(u32, DeviceKey)>, Refusal> {
-        let mut record = Zeroizing::new([0; SERIAL_SIZE + DEVICE_KEY_SIZE]);
-        if !self.storage.load(Item::DeviceKey, &mut *record)? {
-            return Ok(None);
+    fn device_key(&mut self) -> Result<Option<&(u32, DeviceKey)>, Refusal> {
+        if self.device.is_none() {
+            let mut record = Zeroizing::new([0; SERIAL_SIZE + DEVICE_KEY_SIZE]);
+            if !self.storage.load(Item::DeviceKey, &mut *record)? {
+                return Ok(None);
+            }
+            self.remember(&record);
         }
-        let (serial, bytes) = record
-            .split_first_chunk::<SERIAL_SIZE>()
-            .ok_or(Refusal::NotProvisioned)?;
-        let mut key = DeviceKey::default();
-        key.0.copy_from_slice(bytes);
-        Ok(Some((u32::from_le_bytes(*serial), key)))
+        Ok(self.device.as_ref())
+    }
+
+    /// Keeps the device key of a record. The bytes are copied into their place: a
+    /// moved key would leave a copy behind.
+    fn remember(&mut self, record: &[u8; SERIAL_SIZE + DEVICE_KEY_SIZE]) {
+        let (serial, key) = self.device.insert((0, DeviceKey::default()));
+        let (stored_serial, stored_key) = record.split_at(SERIAL_SIZE);
+        let mut bytes = [0; SERIAL_SIZE];
+        bytes.copy_from_slice(stored_serial);
+        *serial = u32::from_le_bytes(bytes);
+        key.0.copy_from_slice(stored_key);
     }
 
     /// PROVISION: keeps a device key, which `unseal` decrypts and authenticates
@@ -114,7 +133,7 @@ impl<S: Storage> Ladder<S> {
         let mut key = DeviceKey::default();
         unseal(provision, &mut key.0)?;
         if let Some((serial, stored)) = self.device_key()? {
-            match (provision.serial <= serial, stored.is(&key)) {
+            match (provision.serial <= *serial, stored.is(&key)) {
                 (true, true) => return Ok(()),
                 (true, false) => return Err(Refusal::RolledBack),
                 (false, _) => {}
@@ -124,7 +143,9 @@ impl<S: Storage> Ladder<S> {
         let (serial, bytes) = record.split_at_mut(SERIAL_SIZE);
         serial.copy_from_slice(&provision.serial.to_le_bytes());
         bytes.copy_from_slice(key.bytes());
-        self.storage.store(Item::DeviceKey, &*record)
+        self.storage.store(Item::DeviceKey, &*record)?;
+        self.remember(&record);
+        Ok(())
     }
 
     /// Opens a licence into `key`: `unseal` decrypts and authenticates it under
@@ -144,7 +165,7 @@ impl<S: Storage> Ladder<S> {
         unseal: impl FnOnce(&DeviceKey, &Licence, &mut [u8; CONTENT_KEY_SIZE]) -> Result<(), Refusal>,
     ) -> Result<(), Refusal> {
         let (_, device_key) = self.device_key()?.ok_or(Refusal::NotProvisioned)?;
-        unseal(&device_key, licence, key)?;
+        unseal(device_key, licence, key)?;
         match licence.not_after {
             0 => Ok(()),
             not_after if self.time(clock())? <= not_after => Ok(()),
@@ -322,9 +343,14 @@ mod tests {
         let mut ladder = Ladder::new(Memory::default());
         assert_eq!(bring(&mut ladder, 1, 9), Ok(()));
         ladder.storage.broken = true;
-        assert_eq!(open(&mut ladder, 0, 0), Err(BROKEN));
-        assert_eq!(ladder.time(1), Err(BROKEN));
+        assert_eq!(open(&mut ladder, 10, 5), Err(BROKEN));
         assert_eq!(bring(&mut ladder, 2, 1), Err(BROKEN));
+        // What this instance knows it need not ask for, and no more than that.
+        assert_eq!(open(&mut ladder, 0, 0), Ok(9));
+        assert_eq!(bring(&mut ladder, 1, 9), Ok(()));
+        let mut next = Ladder::new(ladder.storage);
+        assert_eq!(open(&mut next, 0, 0), Err(BROKEN));
+        assert_eq!(bring(&mut next, 1, 9), Err(BROKEN));
     }
 
     #[test]

@@ -29,6 +29,66 @@ pub struct Figures {
     /// What protecting a buffer costs, from the smallest size to the largest.
     #[serde(default)]
     pub protection: Vec<ProtectionFigures>,
+    /// What decryption costs, if it was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<ContentFigures>,
+    /// What decoding costs, if it was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decoding: Option<DecodingFigures>,
+}
+
+/// Instructions for decoding a frame, each the median of all rounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DecodingFigures {
+    /// Pixels of a line.
+    pub width: u64,
+    /// Lines.
+    pub height: u64,
+    /// Bytes of the bitstream.
+    pub bytes: u64,
+    /// Rounds.
+    pub rounds: u32,
+    /// All of DECODE, from one protected buffer to another.
+    pub whole: u64,
+    /// DECODE of no picture at all: calls, and mapping both buffers.
+    pub around: u64,
+    /// The same library in a program of Linux, in memory of its own.
+    pub library: u64,
+}
+
+/// Instructions of commands that decrypt, each the median of all rounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ContentFigures {
+    /// Bytes of one command.
+    pub bytes: u64,
+    /// Rounds.
+    pub rounds: u32,
+    /// AES-CTR over the trusted application's own memory.
+    pub plain: u64,
+    /// A sample of `cenc`, into a protected buffer.
+    pub cenc: u64,
+    /// A sample of `cbcs` with the pattern 1:9, into a protected buffer.
+    pub cbcs: u64,
+    /// A film.
+    pub film: FilmFigures,
+}
+
+/// A film that was decrypted from its start to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FilmFigures {
+    /// Frames.
+    pub frames: u64,
+    /// Bytes of all frames.
+    pub bytes: u64,
+    /// Calls of the secure world for all of them.
+    pub secure_calls: u64,
+    /// Calls for the frame that took most.
+    pub most_secure_calls: u64,
+    /// Whether no frame took more than four calls and one for each MiB.
+    pub within_bounds: bool,
 }
 
 /// A process's mapping of a buffer, in which every page is written to.

@@ -139,6 +139,7 @@ pub const GUEST: &[GuestBoot] = &[
             "dmabuf",
             "command",
             "recovery",
+            "content",
             "decoder",
             "region-mode",
             "inject",

@@ -223,7 +223,7 @@ mod tests {
     }
 
     fn protection(scheme: Scheme, pattern: Pattern) -> Protection {
-        Protection::of_test(scheme, pattern)
+        Protection::constant([1; 16], scheme, pattern)
     }
 
     /// Encrypts whole, cuts, decrypts piece by piece.

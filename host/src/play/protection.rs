@@ -244,15 +244,15 @@ impl Protection {
     }
 }
 
-#[cfg(test)]
 impl Protection {
-    /// A protection that no film has said.
-    pub fn of_test(scheme: Scheme, pattern: Pattern) -> Self {
+    /// What a track says whose samples all have the same IV, or one that is told by
+    /// other means.
+    pub const fn constant(key_id: KeyId, scheme: Scheme, pattern: Pattern) -> Self {
         Self {
-            key_id: [1; 16],
+            key_id,
             scheme,
             pattern,
-            iv_size: 16,
+            iv_size: 0,
             constant_iv: [0; 16],
         }
     }

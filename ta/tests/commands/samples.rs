@@ -36,7 +36,7 @@ struct Cipher {
 
 enum State {
     Stream(Box<ctr::Ctr128BE<Aes128>>),
-    Blocks(cbc::Decryptor<Aes128>),
+    Blocks(Box<cbc::Decryptor<Aes128>>),
 }
 
 impl Cipher {
@@ -66,7 +66,7 @@ impl SampleCipher for Cipher {
             .ok_or(Refusal::Tee(result::GENERIC))?;
         self.state = Some(match self.scheme {
             Scheme::Cenc => State::Stream(Box::new(ctr::Ctr128BE::new(&KEY.into(), iv.into()))),
-            Scheme::Cbcs => State::Blocks(cbc::Decryptor::new(&KEY.into(), iv.into())),
+            Scheme::Cbcs => State::Blocks(Box::new(cbc::Decryptor::new(&KEY.into(), iv.into()))),
         });
         Ok(())
     }
@@ -353,7 +353,10 @@ fn a_known_answer_of_the_standard_mode() {
 
 #[test]
 fn subsamples_must_make_up_the_sample() {
-    let cases: [(&[(u32, u32)], usize, bool); 9] = [
+    /// Clear and encrypted bytes of each subsample, the sample's bytes, and whether
+    /// that is right.
+    type Case = (&'static [(u32, u32)], usize, bool);
+    let cases: [Case; 9] = [
         (&[(3, 5)], 8, true),
         (&[(3, 5), (0, 0), (0, 8)], 16, true),
         (&[(3, 5)], 7, false),

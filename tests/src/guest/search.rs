@@ -5,10 +5,14 @@
 //! ([`crate::needles`]).
 //!
 //! What processes have, what the page cache holds and what the kernel keeps is all
-//! in physical memory, so that is where it looks, through /dev/mem.
+//! in physical memory, so that is where it looks: through /proc/kcore, which has all
+//! that is Linux's own, and through /dev/mem, which has the open parts of the
+//! carveouts.
 
 use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::ptr::{self, NonNull};
+use std::slice;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -18,11 +22,11 @@ use rustix::mm::{mmap, munmap, MapFlags, ProtFlags};
 use rustix::rand::{getrandom, GetRandomFlags};
 
 use super::memory::{PhysicalRange, PAGE};
-use super::{allocation, debug};
+use super::{allocation, debug, kcore};
 use crate::needles::{is_telling, Matcher, Set, NEEDLE_SIZE};
 
 /// Bytes that are looked at together.
-const PIECE: u64 = 16 << 20;
+const PIECE: u64 = 4 << 20;
 
 /// Heaps whose memory Linux does not count as its own. Of the protected ones, what
 /// nobody has allocated is open.
@@ -62,31 +66,35 @@ impl Findings {
 }
 
 /// All memory that the normal world can read now, by the kernel's own account and
-/// that of the heaps. Whoever allocates a protected buffer after this ends the
-/// search that meets it.
-pub fn open_memory() -> anyhow::Result<Vec<PhysicalRange>> {
-    let mut ranges = system_memory()?;
-    for heap in CARVEOUTS {
-        let region = region(heap)?;
-        let mut figures = debug::ranges(heap)?;
-        figures.extend(debug::dirty_ranges(heap)?);
-        // A region that is fenced as a whole has nothing open.
-        if heap == "protected-record" && super::heap_info(heap)?.protected_bytes != 0 {
-            continue;
+/// that of the heaps.
+struct Ranges {
+    linux: Vec<PhysicalRange>,
+    carveouts: Vec<PhysicalRange>,
+}
+
+impl Ranges {
+    fn find() -> anyhow::Result<Self> {
+        let mut carveouts = Vec::new();
+        for heap in CARVEOUTS {
+            let region = region(heap)?;
+            // A region that is fenced as a whole has nothing open.
+            if heap == "protected-record" && super::heap_info(heap)?.protected_bytes != 0 {
+                continue;
+            }
+            let mut taken = debug::ranges(heap)?;
+            taken.extend(debug::dirty_ranges(heap)?);
+            taken.retain(|_| heap != "camera");
+            taken.sort_unstable_by_key(|line| line.range.start);
+            let mut start = region.start;
+            for line in taken {
+                push(&mut carveouts, start, line.range.start);
+                start = line.range.end();
+            }
+            push(&mut carveouts, start, region.end());
         }
-        let mut taken: Vec<_> = match heap {
-            "camera" => Vec::new(),
-            _ => figures.iter().map(|line| line.range).collect(),
-        };
-        taken.sort_unstable_by_key(|range| range.start);
-        let mut start = region.start;
-        for range in taken {
-            push(&mut ranges, start, range.start);
-            start = range.end();
-        }
-        push(&mut ranges, start, region.end());
+        let linux = system_memory()?;
+        Ok(Self { linux, carveouts })
     }
-    Ok(ranges)
 }
 
 fn push(ranges: &mut Vec<PhysicalRange>, start: u64, end: u64) {
@@ -182,37 +190,114 @@ impl Drop for Window {
     }
 }
 
-/// Looks for all needles of a set in these ranges, on two processors.
-pub fn search(set: &Set, ranges: &[PhysicalRange]) -> anyhow::Result<Findings> {
+/// A way to physical memory.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    /// It is in /proc/kcore, from this offset on.
+    Core(u64),
+    /// It can be mapped by /dev/mem.
+    Map,
+}
+
+/// Memory that is looked at together.
+#[derive(Debug, Clone, Copy)]
+struct Piece {
+    range: PhysicalRange,
+    way: Way,
+}
+
+/// Both files.
+struct Memory {
+    core: File,
+    physical: File,
+}
+
+impl Memory {
+    fn open() -> anyhow::Result<Self> {
+        const CORE: &str = "/proc/kcore";
+        const PHYSICAL: &str = "/dev/mem";
+        Ok(Self {
+            core: File::open(CORE).context(CORE)?,
+            physical: File::open(PHYSICAL).context(PHYSICAL)?,
+        })
+    }
+
+    /// Cuts ranges into pieces, which overlap, so that what crosses a border is found.
+    fn pieces(&self, ranges: &Ranges) -> anyhow::Result<Vec<Piece>> {
+        let segments = kcore::segments(&self.core)?;
+        let mut pieces = Vec::new();
+        for range in &ranges.linux {
+            let segment = segments
+                .iter()
+                .find(|segment| segment.holds(range))
+                .with_context(|| format!("/proc/kcore does not have {range:x?}"))?;
+            let offset = segment.offset + (range.start - segment.physical);
+            cut(&mut pieces, *range, |at| Way::Core(offset + at));
+        }
+        for range in &ranges.carveouts {
+            cut(&mut pieces, *range, |_| Way::Map);
+        }
+        Ok(pieces)
+    }
+
+    /// Looks at a piece.
+    fn scan(
+        &self,
+        piece: Piece,
+        matcher: &Matcher<'_>,
+        room: &mut Vec<u64>,
+        found: impl FnMut(usize, usize),
+    ) -> anyhow::Result<()> {
+        let offset = match piece.way {
+            Way::Map => {
+                let window = Window::map(&self.physical, piece.range)?;
+                matcher.scan(window.size / 8, |index| window.read(index), found);
+                return Ok(());
+            }
+            Way::Core(offset) => offset,
+        };
+        let size = usize::try_from(piece.range.size)?;
+        room.resize(size / 8, 0);
+        // SAFETY: These are the bytes of initialised words, and any bytes make words.
+        let bytes = unsafe { slice::from_raw_parts_mut(room.as_mut_ptr().cast::<u8>(), size) };
+        self.core
+            .read_exact_at(bytes, offset)
+            .with_context(|| format!("/proc/kcore: {:x?}", piece.range))?;
+        matcher.scan(room.len(), |index| room[index], found);
+        Ok(())
+    }
+}
+
+fn cut(pieces: &mut Vec<Piece>, range: PhysicalRange, way: impl Fn(u64) -> Way) {
+    for at in (0..range.size).step_by(PIECE as usize) {
+        let (start, size) = (range.start + at, (range.size - at).min(PIECE + PAGE));
+        let range = PhysicalRange { start, size };
+        let way = way(at);
+        pieces.push(Piece { range, way });
+    }
+}
+
+/// Looks for all needles of a set in all memory that the normal world can read, on
+/// two processors.
+///
+/// Whoever allocates a protected buffer meanwhile ends the process that searches.
+pub fn search(set: &Set) -> anyhow::Result<Findings> {
     let start = Instant::now();
     let matcher = Matcher::new(set);
-    let memory = File::open("/dev/mem").context("/dev/mem")?;
-    // Pieces overlap, so that what crosses a border is found.
-    let mut pieces = Vec::new();
-    for range in ranges {
-        for offset in (0..range.size).step_by(PIECE as usize) {
-            let size = (range.size - offset).min(PIECE + PAGE);
-            pieces.push(PhysicalRange {
-                start: range.start + offset,
-                size,
-            });
-        }
-    }
+    let memory = Memory::open()?;
+    let ranges = Ranges::find()?;
+    let pieces = memory.pieces(&ranges)?;
     let (queue, found) = (Mutex::new(pieces.into_iter()), Mutex::new(Vec::new()));
     let work = || -> anyhow::Result<()> {
+        let mut room = Vec::new();
         loop {
             let next = queue.lock().map_or(None, |mut queue| queue.next());
             let Some(piece) = next else { return Ok(()) };
-            let window = Window::map(&memory, piece)?;
             let mut here = Vec::new();
-            matcher.scan(
-                window.size / 8,
-                |index| window.read(index),
-                |needle, offset| {
-                    let at = piece.start + offset as u64;
-                    here.push(Found { needle, at });
-                },
-            );
+            memory.scan(piece, &matcher, &mut room, |needle, offset| {
+                let at = piece.range.start + offset as u64;
+                here.push(Found { needle, at });
+            })?;
             if let Ok(mut found) = found.lock() {
                 found.append(&mut here);
             }
@@ -228,9 +313,10 @@ pub fn search(set: &Set, ranges: &[PhysicalRange]) -> anyhow::Result<Findings> {
     let mut found = found.into_inner().unwrap_or_default();
     found.sort_unstable();
     found.dedup();
+    let all = ranges.linux.iter().chain(&ranges.carveouts);
     Ok(Findings {
         found,
-        bytes: ranges.iter().map(|range| range.size).sum(),
+        bytes: all.map(|range| range.size).sum(),
         took: start.elapsed(),
     })
 }

@@ -275,6 +275,8 @@ mod tests {
             }],
             pages: Vec::new(),
             protection: Vec::new(),
+            content: None,
+            decoding: None,
             states: Vec::new(),
             mixed: None,
             touches: Vec::new(),

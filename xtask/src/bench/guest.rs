@@ -9,6 +9,7 @@ use ringfence_tests::bench::Figures;
 
 use crate::artefact::devicetree::Board;
 use crate::cache::Cache;
+use crate::content;
 use crate::stack::Stack;
 use crate::vm::{self, Boot, Outcome, Sink, Stream, Task, Verdict};
 
@@ -26,6 +27,7 @@ pub const ALL: &[&str] = &[
     "protected-video:67108864",
     "protection:protected-video",
     MIXED,
+    "content:protected-video",
     "touch:camera,default_cma_region,system",
     STATES,
 ];
@@ -44,6 +46,7 @@ pub const GATED: &[&str] = &[
     "protected-record:8388608",
     "protection:protected-video",
     MIXED,
+    "content:protected-video",
 ];
 
 /// The heap that is nearly full, as `ringfence-bench` wants it.
@@ -55,7 +58,9 @@ pub const BOOTARGS: &str = "cma=320M arm64.nomops";
 
 /// Boots and measures `heaps`; how the boot ended when it did not end well.
 pub fn measure(cache: &Cache, stack: &Stack, heaps: &[&str]) -> Result<Result<Figures, Outcome>> {
-    stack.build_for_boot()?;
+    stack.build_for_content()?;
+    let directory = vm::run_directory(cache)?;
+    let content = content::prepare(cache, stack, &directory.join("share"))?;
     let printed = Arc::new(Mutex::new(Vec::new()));
     let keep = Arc::clone(&printed);
     let sink: Sink = Arc::new(move |stream, bytes: &[u8]| match stream {
@@ -70,7 +75,8 @@ pub fn measure(cache: &Cache, stack: &Stack, heaps: &[&str]) -> Result<Result<Fi
         heaps.join(" ")
     );
     let command = ["sh", "-c", &script].map(str::to_owned).to_vec();
-    let mut boot = Boot::of(Task::Command(command), vm::run_directory(cache)?);
+    let mut boot = Boot::of(Task::Command(command), directory);
+    boot.share = Some(&content.directory);
     boot.board = Board::Bench;
     boot.bootargs = BOOTARGS;
     boot.icount = true;

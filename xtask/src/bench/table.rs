@@ -9,8 +9,8 @@ use ringfence_tests::bench::{
 };
 
 use super::allocator::{Allocators, Calls, Workload};
-use super::pages;
 use super::report::Report;
+use super::{content, decoding, pages};
 
 /// What the heaps are called in tables.
 const NAMES: [(&str, &str); 7] = [
@@ -65,6 +65,12 @@ pub fn render(report: &Report) -> String {
         pages::tables(&mut text, &report.heaps.pages);
     }
     protection(&mut text, &report.heaps.protection);
+    if let Some(figures) = &report.heaps.content {
+        content::table(&mut text, figures);
+    }
+    if let Some(figures) = &report.heaps.decoding {
+        decoding::table(&mut text, figures);
+    }
     states(&mut text, report);
     touches(&mut text, report);
     mixed(&mut text, report);

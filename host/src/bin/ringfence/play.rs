@@ -32,12 +32,13 @@ mod secure {
     use ringfence::heap::Heap;
     use ringfence::play::display::Display;
     use ringfence::play::player::{Memory, Pictures, Plan, Player, Screen};
-    use ringfence::play::{Event, Movie};
+    use ringfence::play::{Event, Movie, Report};
     use ringfence::secure::SecureSession;
+    use serde::Serialize;
 
     use crate::args::Play;
     use crate::run::{open, read_licence, read_provision};
-    use crate::show::{self, Played};
+    use crate::show::{print, print_json, size};
 
     /// Buffers of one heap.
     struct OneHeap {
@@ -77,10 +78,10 @@ mod secure {
                 let fd = buffer.as_fd().as_raw_fd();
                 format!("/proc/{}/fd/{fd}", process::id())
             };
-            show::place("bitstream", &path(player.bitstream().0));
+            show_place("bitstream", &path(player.bitstream().0));
             player
                 .frames()
-                .for_each(|frame| show::place("frame", &path(frame)));
+                .for_each(|frame| show_place("frame", &path(frame)));
         }
         let plan = Plan {
             from: what.from,
@@ -95,7 +96,7 @@ mod secure {
             frames: movie.samples.len(),
             report,
         };
-        show::played(&played, json);
+        show_played(&played, json);
         Ok(())
     }
 
@@ -110,7 +111,7 @@ mod secure {
             }
         };
         if what.events {
-            show::event(event);
+            show_event(event);
         }
         if what.pause_at.contains(&frame) {
             // Whoever waits for this reads a pipe.
@@ -130,5 +131,59 @@ mod secure {
             decoder: Box::new(Decoder::open()?),
             screen: screen.map(|screen| Box::new(screen) as Box<dyn Screen>),
         }))
+    }
+
+    /// What a film has come to.
+    #[derive(Debug, Serialize)]
+    struct Played {
+        /// Pixels in a line.
+        width: u16,
+        /// Lines.
+        height: u16,
+        /// Frames of the film.
+        frames: usize,
+        /// What was done.
+        #[serde(flatten)]
+        report: Report,
+    }
+
+    /// Shows what a film has come to.
+    fn show_played(played: &Played, json: bool) {
+        if json {
+            return print_json(played);
+        }
+        let Played {
+            width,
+            height,
+            frames,
+            report,
+        } = played;
+        print(&format!(
+            "{width}x{height}, {frames} frames: {} shown, {} decrypted only, {} dropped; {} decrypted, \
+             {} secure calls, at most {} for a frame; {} ms",
+            report.shown,
+            report.decrypted,
+            report.dropped,
+            size(report.bytes),
+            report.secure_calls,
+            report.most_secure_calls,
+            report.milliseconds,
+        ));
+    }
+
+    /// Shows what becomes of a frame.
+    fn show_event(event: Event) {
+        print(&match event {
+            Event::Decrypted { frame } => format!("frame {frame} decrypted"),
+            Event::Shown { frame } => format!("frame {frame} shown"),
+            Event::Dropped { frame, late } => {
+                format!("frame {frame} dropped, {} ms late", late.as_millis())
+            }
+        });
+    }
+
+    /// Shows where a buffer of a film is.
+    fn show_place(what: &str, path: &str) {
+        print(&format!("{what} buffer {path}"));
     }
 }

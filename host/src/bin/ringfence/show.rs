@@ -8,7 +8,6 @@ use bytesize::ByteSize;
 use ringfence::buffer::BufferInfo;
 use ringfence::fallback::Refused;
 use ringfence::heap::{HeapInfo, History};
-use ringfence::play::{Event, Report};
 use ringfence::status::{SecureWorld, Status};
 use serde::Serialize;
 
@@ -171,17 +170,19 @@ impl Shown {
 }
 
 /// Prints to standard output; a reader who has gone away is no failure.
-fn print(text: &str) {
+pub fn print(text: &str) {
     let _ = writeln!(io::stdout(), "{}", text.trim_end());
 }
 
-fn print_json(value: &impl Serialize) {
+/// Prints a JSON document.
+pub fn print_json(value: &impl Serialize) {
     // Serialization into memory fails for maps with odd keys only.
     let text = serde_json::to_string(value).expect("plain structures serialize");
     print(&text);
 }
 
-fn size(bytes: u64) -> String {
+/// So many bytes, for people.
+pub fn size(bytes: u64) -> String {
     ByteSize::b(bytes).display().iec().to_string()
 }
 
@@ -248,60 +249,6 @@ pub fn decrypted(decrypted: &Decrypted, json: bool) {
             decrypted.buffer.line()
         ));
     }
-}
-
-/// What a film has come to.
-#[derive(Debug, Serialize)]
-pub struct Played {
-    /// Pixels in a line.
-    pub width: u16,
-    /// Lines.
-    pub height: u16,
-    /// Frames of the film.
-    pub frames: usize,
-    /// What was done.
-    #[serde(flatten)]
-    pub report: Report,
-}
-
-/// Shows what a film has come to.
-pub fn played(played: &Played, json: bool) {
-    if json {
-        return print_json(played);
-    }
-    let Played {
-        width,
-        height,
-        frames,
-        report,
-    } = played;
-    print(&format!(
-        "{width}x{height}, {frames} frames: {} shown, {} decrypted only, {} dropped; {} decrypted, \
-         {} secure calls, at most {} for a frame; {} ms",
-        report.shown,
-        report.decrypted,
-        report.dropped,
-        size(report.bytes),
-        report.secure_calls,
-        report.most_secure_calls,
-        report.milliseconds,
-    ));
-}
-
-/// Shows what becomes of a frame.
-pub fn event(event: Event) {
-    print(&match event {
-        Event::Decrypted { frame } => format!("frame {frame} decrypted"),
-        Event::Shown { frame } => format!("frame {frame} shown"),
-        Event::Dropped { frame, late } => {
-            format!("frame {frame} dropped, {} ms late", late.as_millis())
-        }
-    });
-}
-
-/// Shows where a buffer of a film is.
-pub fn place(what: &str, path: &str) {
-    print(&format!("{what} buffer {path}"));
 }
 
 /// Shows how the system stands.

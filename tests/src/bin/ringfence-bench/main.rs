@@ -7,14 +7,19 @@
 //! `protection:HEAP,HEAP…` stands for what protecting a buffer of these heaps costs,
 //! `states:HEAP,HEAP…` for these heaps in a fresh machine and in one that has been in
 //! use, `mixed:HEAP` for a heap that is nearly full under several threads,
-//! `touch:HEAP,HEAP…` for what it costs a process to use a buffer.
+//! `touch:HEAP,HEAP…` for what it costs a process to use a buffer, `content:HEAP` for
+//! decrypting and decoding into buffers of a heap.
 //!
 //! Prints one JSON document, see [`ringfence_tests::bench`]. The machine must
 //! have been booted so that its time counts instructions. Exit status: 0, 1 when
 //! something failed, 2 for wrong usage.
 
 #[cfg(all(feature = "guest", target_arch = "aarch64"))]
+mod content;
+#[cfg(all(feature = "guest", target_arch = "aarch64"))]
 mod counter;
+#[cfg(all(feature = "guest", target_arch = "aarch64"))]
+mod decoding;
 #[cfg(all(feature = "guest", target_arch = "aarch64"))]
 mod mixed;
 #[cfg(all(feature = "guest", target_arch = "aarch64"))]
@@ -38,7 +43,7 @@ fn main() -> std::process::ExitCode {
     let Some(work) = Work::parse(&arguments) else {
         eprintln!(
             "usage: ringfence-bench [pages] [protection:HEAP,HEAP...] [states:HEAP,HEAP...] \
-             [mixed:HEAP] [touch:HEAP,HEAP...] HEAP[:LARGEST]..."
+             [mixed:HEAP] [touch:HEAP,HEAP...] [content:HEAP] HEAP[:LARGEST]..."
         );
         return ExitCode::from(2);
     };
@@ -58,6 +63,7 @@ struct Work<'a> {
     heaps: Vec<(&'a str, u64)>,
     pages: bool,
     protection: Vec<&'a str>,
+    content: Option<&'a str>,
     states: Vec<&'a str>,
     mixed: Option<&'a str>,
     touch: Vec<&'a str>,
@@ -73,6 +79,7 @@ impl<'a> Work<'a> {
                 None if argument == "pages" => work.pages = true,
                 None => work.heaps.push((argument, u64::MAX)),
                 Some(("protection", heaps)) => work.protection = heaps.split(',').collect(),
+                Some(("content", heap)) => work.content = Some(heap),
                 Some(("states", heaps)) => work.states = heaps.split(',').collect(),
                 Some(("mixed", heap)) => work.mixed = Some(heap),
                 Some(("touch", heaps)) => work.touch = heaps.split(',').collect(),
@@ -105,10 +112,18 @@ fn measure(work: &Work<'_>) -> anyhow::Result<()> {
             .map(|heap| protection::measure(&counter, heap))
             .collect::<anyhow::Result<Vec<_>>>()?
             .concat(),
+        content: work
+            .content
+            .map(|heap| content::measure(&counter, heap))
+            .transpose()?,
         pages: match work.pages {
             true => pages::measure(&counter)?,
             false => Vec::new(),
         },
+        decoding: work
+            .content
+            .map(|heap| decoding::measure(&counter, heap))
+            .transpose()?,
         mixed: work
             .mixed
             .map(|heap| mixed::measure(&counter, heap))

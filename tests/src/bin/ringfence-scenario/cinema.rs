@@ -9,6 +9,8 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 
 use anyhow::Context;
+use ringfence_tests::guest::debug;
+use ringfence_tests::guest::memory::PhysicalRange;
 use ringfence_tests::screening::Screening;
 use rustix::process::{pidfd_getfd, pidfd_open, Pid, PidfdFlags, PidfdGetfdFlags};
 
@@ -20,6 +22,19 @@ pub struct Ending {
     pub output: String,
     /// What it complained about.
     pub complaint: String,
+}
+
+/// How the player's line begins that says where compressed pictures are.
+pub const BITSTREAM: &str = "bitstream buffer";
+/// The same, of decoded ones.
+pub const FRAME: &str = "frame buffer";
+
+/// The number of the inode behind `/proc/PID/fd/N`.
+fn inode(path: &str) -> anyhow::Result<u64> {
+    let path = path.replace("/fd/", "/fdinfo/");
+    let text = std::fs::read_to_string(&path).with_context(|| path.clone())?;
+    let line = text.lines().find_map(|line| line.strip_prefix("ino:"));
+    Ok(line.context("no inode")?.trim().parse()?)
 }
 
 /// Plays a film at its own rate, without stops.
@@ -53,6 +68,16 @@ pub struct Player {
     child: Child,
     orders: ChildStdin,
     output: BufReader<ChildStdout>,
+    /// What its buffers are for, and their files.
+    places: Vec<(&'static str, String)>,
+}
+
+impl Drop for Player {
+    fn drop(&mut self) {
+        // One that has ended is gone already; another must not keep its buffers.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 impl Player {
@@ -62,7 +87,7 @@ impl Player {
         let pauses: Vec<String> = screening.pauses.iter().map(u32::to_string).collect();
         let mut child = command(folder, screening, licence)
             .args(["--pause-at", &pauses.join(",")])
-            .args(["--fps", "max"])
+            .args(["--fps", "max", "--events"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -74,6 +99,7 @@ impl Player {
             child,
             orders,
             output: BufReader::new(output),
+            places: Vec::new(),
         })
     }
 
@@ -98,8 +124,14 @@ impl Player {
                     complaint.trim()
                 );
             }
-            if line.trim() == expected {
+            let line = line.trim();
+            if line == expected {
                 return Ok(());
+            }
+            for what in [BITSTREAM, FRAME] {
+                if let Some(path) = line.strip_prefix(what) {
+                    self.places.push((what, path.trim().to_owned()));
+                }
             }
         }
     }
@@ -108,6 +140,29 @@ impl Player {
     pub fn go_on(&mut self) -> anyhow::Result<()> {
         self.orders.write_all(b"\n")?;
         Ok(self.orders.flush()?)
+    }
+
+    /// Where its buffers for this ([`BITSTREAM`], [`FRAME`]) are. Those for different
+    /// things have different sizes.
+    pub fn memory(&self, heap: &str, what: &str) -> anyhow::Result<Vec<PhysicalRange>> {
+        let buffers = debug::buffers(heap)?;
+        let mut sizes = Vec::new();
+        for (_, path) in self.places.iter().filter(|(is, _)| *is == what) {
+            let inode = inode(path)?;
+            let buffer = buffers.iter().find(|buffer| buffer.inode == inode);
+            sizes.push(
+                buffer
+                    .with_context(|| format!("{path} is no buffer of {heap}"))?
+                    .size,
+            );
+        }
+        let ranges: Vec<_> = debug::ranges(heap)?
+            .into_iter()
+            .filter(|line| line.pid == self.pid() && sizes.contains(&line.range.size))
+            .map(|line| line.range)
+            .collect();
+        anyhow::ensure!(ranges.len() == sizes.len(), "{what}: {ranges:x?}");
+        Ok(ranges)
     }
 
     /// The dma-bufs that it has open, taken from it.
@@ -128,8 +183,7 @@ impl Player {
     }
 
     /// Waits for its end.
-    pub fn end(mut self) -> anyhow::Result<Ending> {
-        drop(self.orders);
+    pub fn end(&mut self) -> anyhow::Result<Ending> {
         let (mut output, mut complaint) = (String::new(), String::new());
         self.output.read_to_string(&mut output)?;
         if let Some(mut errors) = self.child.stderr.take() {

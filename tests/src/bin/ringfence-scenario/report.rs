@@ -40,6 +40,11 @@ impl Report {
         print(&format!("       {what:34} {seen}"));
     }
 
+    /// Says a line of a table.
+    pub fn row(&self, what: &str, first: &str, second: &str) {
+        print(&format!("       {what:34} {first:46} {second}"));
+    }
+
     /// Says whether a promise is kept: what was seen, or why it is broken.
     pub fn promise(&mut self, what: &str, outcome: anyhow::Result<String>) {
         match outcome {

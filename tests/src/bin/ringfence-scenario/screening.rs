@@ -21,7 +21,7 @@ use ringfence_tests::screening::{self, Screening, Seen, Sight, LIKENESS, SEEN};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
 
-use crate::cinema::{self, Ending, Player};
+use crate::cinema::{self, Ending, Player, BITSTREAM, FRAME};
 use crate::protected::as_before;
 use crate::report::Report;
 
@@ -69,6 +69,7 @@ pub fn play(path: &Path) -> anyhow::Result<Report> {
             report.promise("the same, against another", other(&mut host, frame, last));
             attack(&player, &mut report);
             search(&screening, &mut set, &mut host, &player, &mut report)?;
+            places(&player, &mut report)?;
         }
         player.go_on()?;
     }
@@ -146,6 +147,40 @@ fn look(
     };
     report.promise("/dev/mem, the film's memory", outcome);
     Ok(sight)
+}
+
+/// Says where each byte lives, and who can read it there.
+fn places(player: &Player, report: &mut Report) -> anyhow::Result<()> {
+    let of = |what| -> anyhow::Result<String> {
+        let ranges = player.memory(HEAP, what)?;
+        let texts = ranges
+            .iter()
+            .map(|range| format!("{:#x}-{:#x}", range.start, range.end() - 1));
+        Ok(texts.collect::<Vec<_>>().join(", "))
+    };
+    report.part("Where each byte lives");
+    report.row("", "where", "who can read it");
+    report.row(
+        "the film, encrypted",
+        "its file, the page cache, the player",
+        "everybody",
+    );
+    report.row(
+        "its key",
+        "the trusted application",
+        "the trusted application",
+    );
+    report.row(
+        "the picture, compressed",
+        &of(BITSTREAM)?,
+        "both trusted applications",
+    );
+    report.row(
+        "the picture, and the one before",
+        &of(FRAME)?,
+        "the decoder, the display",
+    );
+    Ok(())
 }
 
 /// The comparison can fail: a picture is not like another of the same film.
@@ -226,7 +261,7 @@ fn search(
 
     let planted = Planted::plant()?;
     let decoys = planted.add_to(set);
-    let findings = search::search(set, &search::open_memory()?)?;
+    let findings = search::search(set)?;
     let pieces = set.needles.len() - decoys.len();
     let film: usize = (0..film).map(|thing| findings.of(set, thing)).sum();
     let outcome = match film {
@@ -283,7 +318,8 @@ fn summary(ending: &Ending) -> anyhow::Result<String> {
         ending.status,
         ending.complaint.trim()
     );
-    Ok(ending.output.trim().to_owned())
+    let last = ending.output.trim().lines().last();
+    Ok(last.context("it says nothing")?.to_owned())
 }
 
 fn zeros(memory: &[(u64, u64)]) -> anyhow::Result<String> {

@@ -271,7 +271,7 @@ fn firmware_decrypt() -> anyhow::Result<()> {
 }
 
 /// Commands by number, with something that makes somebody call each.
-const COMMANDS: [u32; 8] = [
+const COMMANDS: [u32; 9] = [
     command::HELLO,
     command::PROTECT,
     command::UNPROTECT,
@@ -279,6 +279,7 @@ const COMMANDS: [u32; 8] = [
     command::INFO,
     command::LOAD_LICENCE,
     command::DECRYPT,
+    command::DECRYPT_SAMPLE,
     command::DIGEST,
 ];
 
@@ -307,6 +308,11 @@ fn derailed(way: Way) -> anyhow::Result<()> {
                 let _ = ta.load_licence(&fixture.licence);
                 let content = &fixture.ciphertext[..4096];
                 let _ = ta.decrypt(raw, &fixture.request(0), content);
+            }
+            command::DECRYPT_SAMPLE => {
+                let _ = ta.load_licence(&fixture.licence);
+                let content = &fixture.ciphertext[..4096];
+                let _ = ta.decrypt_sample(raw, &fixture.sample(4096), content);
             }
             _ => drop(fixture.expect_content(&mut ta, raw)),
         }

@@ -14,7 +14,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use hmac::{Hmac, KeyInit, Mac};
 use ringfence::content::advance;
-use ringfence::proto::message::{self, Decrypt, DigestRequest, Licence, Message, Provision};
+use ringfence::proto::message::{
+    self, Decrypt, DecryptSample, DigestRequest, Licence, Message, Pattern, Provision, Scheme,
+    Subsample,
+};
 use ringfence_tests::guest::ta::{expect_done, Ta};
 use ringfence_tests::job::Job;
 use sha2::Sha256;
@@ -45,6 +48,8 @@ pub fn provision(name: &Path) -> anyhow::Result<()> {
 
 /// The start of the scenario's clip.
 pub struct Fixture {
+    /// The device key that its licence is sealed under.
+    pub provision: Provision,
     /// Its licence.
     pub licence: Licence,
     /// The job.
@@ -58,7 +63,8 @@ impl Fixture {
     /// takes.
     pub fn read() -> anyhow::Result<Self> {
         let job = Job::read(&job_path())?;
-        provision(&job.provision)?;
+        let provision: Provision = read_message(&job.provision)?;
+        expect_done(Ta::open()?.provision(&provision), "PROVISION")?;
         let licence = read_message(&job.licence)?;
         let first = job.contents().next().context("the clip is empty")?;
         let mut ciphertext = Vec::new();
@@ -71,6 +77,7 @@ impl Fixture {
             "the clip is cut short"
         );
         Ok(Self {
+            provision,
             licence,
             job,
             ciphertext,
@@ -83,6 +90,24 @@ impl Fixture {
             key_id: self.job.key_id,
             counter: advance(self.job.counter, offset / 16),
             offset,
+        }
+    }
+
+    /// How to decrypt the clip's first bytes as a sample.
+    pub fn sample(&self, length: u32) -> DecryptSample {
+        DecryptSample {
+            key_id: self.job.key_id,
+            scheme: Scheme::Cenc,
+            iv: self.job.counter,
+            used: 0,
+            pattern: Pattern::default(),
+            offset: 0,
+            subsamples: [Subsample {
+                clear: 0,
+                encrypted: length,
+            }]
+            .into_iter()
+            .collect(),
         }
     }
 

@@ -15,6 +15,7 @@ mod charged;
 mod clients;
 mod cma;
 mod command;
+mod content;
 mod cycles;
 mod decoder;
 mod dmabuf;
@@ -207,6 +208,11 @@ const SUITES: &[Suite] = &[
         name: "command",
         boot: Boot::Default,
         tests: Tests::Fixed(command::TESTS),
+    },
+    Suite {
+        name: "content",
+        boot: Boot::Default,
+        tests: Tests::Fixed(content::TESTS),
     },
     Suite {
         name: "recovery",

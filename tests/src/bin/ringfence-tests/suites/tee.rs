@@ -224,6 +224,8 @@ fn other_parameters() -> anyhow::Result<()> {
         ("INFO", command::INFO),
         ("LOAD_LICENCE", command::LOAD_LICENCE),
         ("DECRYPT", command::DECRYPT),
+        ("PROVISION", command::PROVISION),
+        ("DECRYPT_SAMPLE", command::DECRYPT_SAMPLE),
         ("DIGEST", command::DIGEST),
         ("INJECT", command::INJECT),
     ] {
@@ -257,7 +259,7 @@ fn other_parameters() -> anyhow::Result<()> {
         ParamNone,
     );
     expect_code(outcome, result::SHORT_BUFFER, "INFO into one byte")?;
-    for unknown in [0, 1, 0x107, 0x203, 0x2f9, u32::MAX] {
+    for unknown in [0, 1, 0x107, 0x205, 0x2f9, u32::MAX] {
         let what = format!("command {unknown:#x}");
         expect_code(ta.bare(unknown), result::NOT_SUPPORTED, &what)?;
     }
@@ -270,7 +272,7 @@ fn malformed_messages() -> anyhow::Result<()> {
     let handle = handle(&buffer)?;
     let mut ta = Ta::open()?;
     let mut send = |command: u32, message: &[u8]| match command {
-        command::LOAD_LICENCE => ta
+        command::PROVISION | command::LOAD_LICENCE => ta
             .invoke(command, bytes(message), ParamNone, ParamNone, ParamNone)
             .map(drop),
         _ => ta
@@ -284,8 +286,10 @@ fn malformed_messages() -> anyhow::Result<()> {
             .map(drop),
     };
     let good = [
+        (command::PROVISION, encoded(&fixture.provision)),
         (command::LOAD_LICENCE, encoded(&fixture.licence)),
         (command::DECRYPT, encoded(&fixture.request(0))),
+        (command::DECRYPT_SAMPLE, encoded(&fixture.sample(16))),
     ];
     for (command, message) in good {
         expect_done(send(command, &message), "the message itself")?;
@@ -296,7 +300,7 @@ fn malformed_messages() -> anyhow::Result<()> {
             ("ones", vec![0xff; message.len()]),
             ("one byte too many", [message.as_slice(), &[0]].concat()),
         ];
-        for version in [0, 2, 0x7f] {
+        for version in [0, 1, 3, 0x7f] {
             let mut other = message.clone();
             other[0] = version;
             wrong.push(("another version", other));

@@ -366,7 +366,7 @@ fn planted_needles() -> anyhow::Result<()> {
     });
     let planted = Planted::plant()?;
     let places = planted.add_to(&mut set);
-    let findings = search::search(&set, &search::open_memory()?)?;
+    let findings = search::search(&set)?;
     for (thing, name) in places {
         let found = findings.of(&set, thing);
         // The search itself leaves traces of what it has found.

@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use ringfence_tests::guest::memory::{
     self, expect_killed, expect_zero, is_refusal, Outcome, Spinner, PAGE,
 };
-use ringfence_tests::guest::{allocation, debug, expect_errno};
+use ringfence_tests::guest::{allocation, debug, expect_errno, kcore};
 use rustix::io::Errno;
 use rustix::mm::{mmap, munmap, MapFlags, ProtFlags};
 use rustix::pipe::pipe;
@@ -135,13 +135,13 @@ pub fn proc_kcore() -> anyhow::Result<()> {
     attacked(|prey| {
         const PATH: &str = "/proc/kcore";
         let core = File::open(PATH).context(PATH)?;
-        let segments = segments(&core)?;
+        let segments = kcore::segments(&core)?;
         let ram: Vec<_> = segments
             .iter()
             .filter(|segment| segment.physical != u64::MAX)
             .collect();
         let first = ram.first().context("no memory in /proc/kcore")?;
-        let holds = |segment: &Segment| {
+        let holds = |segment: &kcore::Segment| {
             segment.physical < prey.range.end()
                 && prey.range.start < segment.physical + segment.size
         };
@@ -160,40 +160,6 @@ pub fn proc_kcore() -> anyhow::Result<()> {
         anyhow::ensure!(read == room.len(), "{read} bytes of the kernel's memory");
         Ok(())
     })
-}
-
-/// A loadable segment of an ELF file.
-#[derive(Debug)]
-struct Segment {
-    offset: u64,
-    physical: u64,
-    size: u64,
-}
-
-/// The loadable segments of a 64-bit little-endian ELF file (System V gABI,
-/// "Program Header").
-fn segments(file: &File) -> anyhow::Result<Vec<Segment>> {
-    const LOAD: u32 = 1;
-    let mut header = [0; 64];
-    file.read_exact_at(&mut header, 0)?;
-    let table = u64::from_le_bytes(header[32..40].try_into()?);
-    let count = u16::from_le_bytes(header[56..58].try_into()?);
-    let mut segments = Vec::new();
-    for index in 0..u64::from(count) {
-        let mut entry = [0; 56];
-        file.read_exact_at(&mut entry, table + index * 56)?;
-        let word = |at: usize| -> anyhow::Result<u64> {
-            Ok(u64::from_le_bytes(entry[at..at + 8].try_into()?))
-        };
-        if u32::from_le_bytes(entry[..4].try_into()?) == LOAD {
-            segments.push(Segment {
-                offset: word(8)?,
-                physical: word(24)?,
-                size: word(40)?,
-            });
-        }
-    }
-    Ok(segments)
 }
 
 /// One CPU reads without pause, through a mapping it has made while the page was

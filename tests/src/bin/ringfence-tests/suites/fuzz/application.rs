@@ -23,7 +23,7 @@ const REFUSALS: [Errno; 3] = [Errno::INVAL, Errno::NOMEM, Errno::FAULT];
 
 /// Commands of everybody and of the kernel, and numbers that are none. Those that
 /// arm a failure would spoil the tests that come after.
-const COMMANDS: [u32; 12] = [
+const COMMANDS: [u32; 14] = [
     command::HELLO,
     command::PROTECT,
     command::UNPROTECT,
@@ -31,6 +31,8 @@ const COMMANDS: [u32; 12] = [
     command::INFO,
     command::LOAD_LICENCE,
     command::DECRYPT,
+    command::PROVISION,
+    command::DECRYPT_SAMPLE,
     command::DIGEST,
     command::HOLD,
     command::LET_GO,

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What decryption costs: the table, and the bounds.
+
+use std::fmt::Write;
+
+use anyhow::{ensure, Context, Result};
+use ringfence_tests::bench::{ContentFigures, Figures};
+
+use super::table::{grouped, row};
+use super::Judgement;
+
+/// How many times plain AES-CTR decrypting a sample may cost.
+const DECRYPTION: f64 = 1.2;
+
+/// The table.
+pub fn table(text: &mut String, figures: &ContentFigures) {
+    let heads = vec!["instructions".to_owned(), "for each byte".to_owned()];
+    row(text, "decrypting 1 MiB", heads);
+    row(text, "---", vec!["---:".to_owned(); 2]);
+    for (name, instructions) in [
+        ("AES-CTR over the application's own memory", figures.plain),
+        ("`cenc` into a protected buffer", figures.cenc),
+        ("`cbcs`, pattern 1:9, into a protected buffer", figures.cbcs),
+    ] {
+        // CAST: Instruction counts are far below 2^53.
+        let each = instructions as f64 / figures.bytes as f64;
+        row(
+            text,
+            name,
+            vec![grouped(instructions), format!("{each:.2}")],
+        );
+    }
+    let film = &figures.film;
+    writeln!(
+        text,
+        "\nA film of {} frames and {} bytes took {} secure calls for decryption, at most {} for a frame.\n",
+        film.frames,
+        grouped(film.bytes),
+        film.secure_calls,
+        film.most_secure_calls
+    )
+    .expect("writing to a String succeeds");
+}
+
+/// Judges what was measured.
+pub fn judge(figures: &Figures) -> [Judgement; 2] {
+    let judge = |judge: &dyn Fn(&ContentFigures) -> Result<String>| {
+        let measured = figures.content.as_ref();
+        judge(measured.context("decryption was not measured")?)
+    };
+    let decryption = |figures: &ContentFigures| {
+        // CAST: Instruction counts are far below 2^53.
+        let ratio = figures.cenc as f64 / figures.plain as f64;
+        let said = format!(
+            "{} over {} instructions is {ratio:.4}, at most {DECRYPTION:.4}",
+            figures.cenc, figures.plain
+        );
+        ensure!(ratio <= DECRYPTION, "{said}");
+        Ok(said)
+    };
+    let calls = |figures: &ContentFigures| {
+        let film = &figures.film;
+        let said = format!(
+            "{} calls for {} frames, at most {} for one",
+            film.secure_calls, film.frames, film.most_secure_calls
+        );
+        ensure!(film.within_bounds && film.frames > 0, "{said}");
+        Ok(said)
+    };
+    [
+        (
+            "content: decrypting into protected memory is near plain AES-CTR",
+            judge(&decryption),
+        ),
+        (
+            "content: a frame takes four secure calls and one for each MiB",
+            judge(&calls),
+        ),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringfence_tests::bench::{Counter, FilmFigures};
+
+    fn figures(cenc: u64, within_bounds: bool) -> Figures {
+        Figures {
+            kernel: "7.3".to_owned(),
+            counter: Counter {
+                hertz: 1,
+                instructions_per_step: 1,
+                overhead: 0,
+            },
+            heaps: Vec::new(),
+            pages: Vec::new(),
+            protection: Vec::new(),
+            states: Vec::new(),
+            mixed: None,
+            touches: Vec::new(),
+            content: Some(ContentFigures {
+                bytes: 1 << 20,
+                rounds: 1,
+                plain: 1000,
+                cenc,
+                cbcs: 5000,
+                film: FilmFigures {
+                    frames: 3,
+                    bytes: 100,
+                    secure_calls: 3,
+                    most_secure_calls: 1,
+                    within_bounds,
+                },
+            }),
+            decoding: None,
+        }
+    }
+
+    #[test]
+    fn what_is_over_its_bound_is_found() {
+        let holds = |figures: &Figures| judge(figures).map(|(_, judged)| judged.is_ok());
+        assert_eq!(holds(&figures(1200, true)), [true, true]);
+        assert_eq!(holds(&figures(1201, false)), [false, false]);
+        let mut nothing = figures(1, true);
+        nothing.content = None;
+        assert_eq!(holds(&nothing), [false, false]);
+    }
+}
