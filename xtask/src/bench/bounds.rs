@@ -333,6 +333,8 @@ mod tests {
                 calls,
                 interrupted: 7,
                 interrupted_max: 30_000,
+                supplied: 7,
+                supplied_max: 20_000,
                 waited: 0,
                 preempted: 0,
                 put_off: 0,

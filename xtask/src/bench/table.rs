@@ -175,7 +175,8 @@ fn mixed(text: &mut String, report: &Report) {
          allocation \
          (`RINGFENCE_IOCTL_ALLOC`) takes {} instructions of its thread in the median and {} at \
          worst, a release {} and {}. Apart from these are {} calls in which an interrupt came, of \
-         which the dearest took {} with all that the kernel did then. In {} calls another thread \
+         which the dearest took {} with all that the kernel did then, and {} in which the kernel's \
+         caches of small objects took new pages, of which the dearest took {}. In {} calls another thread \
          was given the processor; {} waited for a lock that was in the hands of such a thread, \
          which no figure has.\n",
         show_size(mixed.region),
@@ -188,6 +189,8 @@ fn mixed(text: &mut String, report: &Report) {
         grouped(mixed.close.max),
         grouped(mixed.interrupted),
         grouped(mixed.interrupted_max),
+        grouped(mixed.supplied),
+        grouped(mixed.supplied_max),
         grouped(mixed.preempted),
         grouped(mixed.waited),
     )

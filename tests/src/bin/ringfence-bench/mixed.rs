@@ -9,7 +9,8 @@
 //! until somebody who was stopped with a lock in hand gives it back does not; how many
 //! calls had to wait for that is counted. A call in which an interrupt came has the
 //! instructions of that in its time, and whatever the kernel does after one; these
-//! calls are told apart. Allocations do not wait for memory to be zeroed: that, and a
+//! calls are told apart. So are those in which the kernel's caches of small objects were
+//! empty and took pages from the page allocator. Allocations do not wait for memory to be zeroed: that, and a
 //! run that is not there, is answered at once, and the thread gives something back or
 //! rests.
 
@@ -46,6 +47,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const THREADS: u32 = 4;
 /// Calls that count, of both kinds together.
 const CALLS: u64 = 100_000;
+/// Calls before these: in the first ones the kernel's caches of small objects grow to what
+/// so many buffers need.
+const WARM_UP: u64 = 20_000;
 /// Per cent of the region that are allocated, about.
 const OCCUPANCY: u32 = 90;
 /// Units of 4 KiB in the largest buffer, as a power of two.
@@ -62,6 +66,7 @@ struct Seen {
     allocs: Vec<u64>,
     closes: Vec<u64>,
     interrupted: Vec<u64>,
+    supplied: Vec<u64>,
     waited: u64,
     preempted: u64,
     put_off: u64,
@@ -70,7 +75,7 @@ struct Seen {
 /// What the threads share.
 struct Shared<'a> {
     clock: &'a Clock,
-    /// Knows how many interrupts there were.
+    /// Knows what came between.
     importer: &'a Importer,
     heap: &'a str,
     region: u64,
@@ -117,6 +122,7 @@ pub fn measure(counter: &Counter, heap: &str) -> anyhow::Result<MixedFigures> {
         all.allocs.append(&mut one.allocs);
         all.closes.append(&mut one.closes);
         all.interrupted.append(&mut one.interrupted);
+        all.supplied.append(&mut one.supplied);
         all.waited += one.waited;
         all.preempted += one.preempted;
         all.put_off += one.put_off;
@@ -129,6 +135,8 @@ pub fn measure(counter: &Counter, heap: &str) -> anyhow::Result<MixedFigures> {
         calls: (all.allocs.len() + all.closes.len()) as u64,
         interrupted: all.interrupted.len() as u64,
         interrupted_max: all.interrupted.iter().copied().max().unwrap_or_default(),
+        supplied: all.supplied.len() as u64,
+        supplied_max: all.supplied.iter().copied().max().unwrap_or_default(),
         waited: all.waited,
         preempted: all.preempted,
         put_off: all.put_off,
@@ -225,37 +233,46 @@ fn switches() -> anyhow::Result<(i64, i64)> {
 /// What a call took.
 struct Time {
     instructions: u64,
-    /// Whether no interrupt came meanwhile.
-    is_whole: bool,
+    /// Whether an interrupt came meanwhile.
+    interrupted: bool,
+    /// Whether pages were taken from the page allocator.
+    supplied: bool,
 }
 
 impl Shared<'_> {
     /// Times one call.
     fn time<T>(&self, seen: &mut Seen, call: impl FnOnce() -> T) -> anyhow::Result<(T, Time)> {
         let (waited, preempted) = switches()?;
-        let interrupts = self.importer.interrupts()?;
+        let had = self.importer.disturbances()?;
         let start = now();
         let answer = call();
         let end = now();
-        let is_whole = self.importer.interrupts()? == interrupts;
+        let has = self.importer.disturbances()?;
         let after = switches()?;
         seen.waited += u64::from(after.0 != waited);
         seen.preempted += u64::from(after.1 != preempted);
         let own = (end - start).saturating_sub(self.clock.overhead);
         let time = Time {
             instructions: own * self.clock.instructions,
-            is_whole,
+            interrupted: has.interrupts != had.interrupts,
+            supplied: has.pages != had.pages,
         };
         Ok((answer, time))
     }
 
-    /// Takes note of a call.
-    fn note(&self, times: &mut Vec<u64>, interrupted: &mut Vec<u64>, time: Time) {
-        if time.is_whole {
-            times.push(time.instructions);
-            self.calls.fetch_add(1, Ordering::Relaxed);
+    /// Takes note of a call; `times` are those of its kind in which nothing came between.
+    fn note(&self, times: fn(&mut Seen) -> &mut Vec<u64>, seen: &mut Seen, time: Time) {
+        let earlier = self.calls.load(Ordering::Relaxed);
+        let times = if time.interrupted {
+            &mut seen.interrupted
+        } else if time.supplied {
+            &mut seen.supplied
         } else {
-            interrupted.push(time.instructions);
+            self.calls.fetch_add(1, Ordering::Relaxed);
+            times(seen)
+        };
+        if earlier >= WARM_UP {
+            times.push(time.instructions);
         }
     }
 
@@ -286,7 +303,7 @@ impl Shared<'_> {
         // Whoever has failed lets the others go on, too.
         self.full.wait();
         filled?;
-        while self.calls.load(Ordering::Relaxed) < CALLS {
+        while self.calls.load(Ordering::Relaxed) < WARM_UP + CALLS {
             if self.used.load(Ordering::Relaxed) >= limit {
                 self.release(&mut live, &mut dice, &mut seen)?;
                 continue;
@@ -296,7 +313,7 @@ impl Shared<'_> {
             let (allocated, time) = self.time(&mut seen, || control.allocate(&request))?;
             match allocated {
                 Ok(allocation) => {
-                    self.note(&mut seen.allocs, &mut seen.interrupted, time);
+                    self.note(|seen| &mut seen.allocs, &mut seen, time);
                     self.used.fetch_add(size, Ordering::Relaxed);
                     live.push_back((allocation.buffer, size));
                 }
@@ -329,7 +346,7 @@ impl Shared<'_> {
         let index = dice.roll(live.len() as u64) as usize;
         let (buffer, size) = live.swap_remove_back(index).context("nothing is live")?;
         let ((), time) = self.time(seen, || drop(buffer))?;
-        self.note(&mut seen.closes, &mut seen.interrupted, time);
+        self.note(|seen| &mut seen.closes, seen, time);
         self.used.fetch_sub(size, Ordering::Relaxed);
         Ok(())
     }
