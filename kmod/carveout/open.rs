@@ -35,7 +35,6 @@ use ringfence_core::{
 
 use crate::{
     carveout::{
-        errno,
         Carveout,
         Reservation, //
     },
@@ -138,7 +137,7 @@ impl region_buffer::Owner for ForAll {
 ///
 /// # Errors
 ///
-/// `ENOMEM` when nothing fits; `EAGAIN` when something would after a wait that the
+/// `ENOMEM` when nothing fits; `EAGAIN` when something may after a wait that the
 /// caller does not want; `EINTR`.
 pub(crate) fn allocate(carveout: &Arc<Carveout>, request: &Request, wish: Wish) -> Result<DmaBuf> {
     let settings = carveout.settings();
@@ -173,11 +172,12 @@ fn reserve(
 ) -> Result<Reservation> {
     match Reservation::clean_as(carveout, wish, state)? {
         Some(reservation) => Ok(reservation),
-        // Either it never fits, or it does after a wait.
-        None if no_wait => {
-            carveout.ranges().lock().find(wish).map_err(errno)?;
-            Err(EAGAIN)
-        }
+        // Whether it fits after a wait would take a look at every range, with the lock held for which
+        // others may wait.
+        None if no_wait => Err(match carveout.ranges().lock().has_dirty(wish.size) {
+            true => EAGAIN,
+            false => ENOMEM,
+        }),
         None => {
             let reservation = scrubber::clean_now(carveout, wish)?;
             reservation.set_state(state);

@@ -278,6 +278,12 @@ impl Ranges {
         Ok(self.track(node, &range, RangeState::Waiting, Origin::kernel()))
     }
 
+    /// Whether there is dirty memory, without which no run of `size` bytes can be found
+    /// that the allocator does not find.
+    pub(crate) fn has_dirty(&self, size: u64) -> bool {
+        self.dirty_bytes > 0 && size <= self.allocator.stats().free + self.dirty_bytes
+    }
+
     /// Takes memory of which a part is dirty.
     ///
     /// The place is the [`place::cheapest`]: a step for each allocated and each dirty

@@ -13,8 +13,8 @@ const FLAGS: u32 = 0;
 #[cfg(feature = "optee")]
 const STACK_SIZE: u32 = 128 * 1024;
 
-/// Bytes of heap: what a picture takes (`picture::MEMORY`), and as much again for
-/// what libutee and the allocator keep for themselves as they need.
+/// Bytes of heap: what a picture takes (`picture::MEMORY`), and some for what
+/// libutee and the allocator keep for themselves.
 #[cfg(feature = "optee")]
 const HEAP_SIZE: u32 = (512 + 64) * 1024;
 

@@ -12,6 +12,7 @@
 #include <linux/dma-mapping.h>
 #include <linux/fs.h>
 #include <linux/iosys-map.h>
+#include <linux/kernel_stat.h>
 #include <linux/miscdevice.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
@@ -45,6 +46,8 @@ struct importer_hold {
 #define IMPORTER_MEASURE	_IOWR(0xB7, 0, struct importer_costs)
 #define IMPORTER_HOLD		_IOWR(0xB7, 1, struct importer_hold)
 #define IMPORTER_RELEASE	_IO(0xB7, 2)
+/* How many interrupts the calling processor has had; for measurements in time. */
+#define IMPORTER_INTERRUPTS	_IOR(0xB7, 3, __u64)
 
 struct importer {
 	struct mutex lock;
@@ -202,9 +205,13 @@ static long importer_ioctl(struct file *file, unsigned int cmd, unsigned long ar
 	void __user *user = (void __user *)arg;
 	struct importer_costs costs;
 	struct importer_hold held;
+	u64 interrupts;
 	int ret;
 
 	switch (cmd) {
+	case IMPORTER_INTERRUPTS:
+		interrupts = kstat_cpu_irqs_sum(raw_smp_processor_id());
+		return put_user(interrupts, (u64 __user *)user);
 	case IMPORTER_MEASURE:
 		if (copy_from_user(&costs, user, sizeof(costs)))
 			return -EFAULT;

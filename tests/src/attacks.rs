@@ -114,6 +114,8 @@ pub const ATTACKS: &[Attack] = {
         attack("attacks::forged_login", "user space claims the kernel's login; PROTECT and UNPROTECT without it", Kernel, "EPERM; trusted application: access denied"),
         attack("attacks::firewall_from_outside", "user space opens the firewall", Optee, "access denied"),
         attack("attacks::foreign_application", "another signed trusted application opens the firewall, and ours", Optee, "access denied; trusted application: the same"),
+        attack("decoder::the_decoder_may_map_and_no_more", "the decoder, as if a bitstream had taken it over, asks the firewall for all it has", Optee, "access denied"),
+        attack("decoder::hostile_bitstreams_are_refused_and_survived", "bitstreams with bits flipped, cut short, spliced", Application, "refused, or a spoilt picture; the next one is right"),
         attack("attacks::replayed_handles", "handles of closed buffers, handles nearly right", Application, "item not found"),
         attack("attacks::kernel_fences_anything", "the kernel wants other memory protected: its own, OP-TEE's, devices', around a live buffer", Optee, "access denied, conflict"),
         attack("attacks::kernel_opens_the_fence", "the kernel, which may, has a live buffer opened", InVain, "zeroed by the secure world"),

@@ -32,6 +32,29 @@ pub struct Figures {
     /// What decryption costs, if it was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content: Option<ContentFigures>,
+    /// What decoding costs, if it was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decoding: Option<DecodingFigures>,
+}
+
+/// Instructions for decoding a frame, each the median of all rounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DecodingFigures {
+    /// Pixels of a line.
+    pub width: u64,
+    /// Lines.
+    pub height: u64,
+    /// Bytes of the bitstream.
+    pub bytes: u64,
+    /// Rounds.
+    pub rounds: u32,
+    /// All of DECODE, from one protected buffer to another.
+    pub whole: u64,
+    /// DECODE of no picture at all: calls, and mapping both buffers.
+    pub around: u64,
+    /// The same library in a program of Linux, in memory of its own.
+    pub library: u64,
 }
 
 /// Instructions of commands that decrypt, each the median of all rounds.
@@ -116,10 +139,17 @@ pub struct MixedFigures {
     pub occupancy: u32,
     /// Threads.
     pub threads: u32,
-    /// Calls that count, of both kinds together.
+    /// Calls in which no interrupt came, of both kinds together.
     pub calls: u64,
-    /// Calls that do not, as another thread ran in them.
+    /// Calls in which one came; what the kernel does then is in their time.
     pub interrupted: u64,
+    /// Instructions of the dearest of these.
+    pub interrupted_max: u64,
+    /// Calls that had to wait, for a lock whose holder was not running; the wait is in no
+    /// figure.
+    pub waited: u64,
+    /// Calls in which another thread was given the processor.
+    pub preempted: u64,
     /// Allocations that were put off, as no clean memory was left, or no run.
     pub put_off: u64,
     /// `RINGFENCE_IOCTL_ALLOC` that does not wait.

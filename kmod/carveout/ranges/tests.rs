@@ -117,6 +117,18 @@ mod ranges {
     }
 
     #[test]
+    fn dirty_memory_is_something_to_wait_for() -> Result {
+        let mut ranges = ranges(64)?;
+        assert!(!ranges.has_dirty(PAGE));
+        ranges.soil_all()?;
+        assert!(ranges.has_dirty(REGION.size));
+        assert!(!ranges.has_dirty(REGION.size + PAGE));
+        scrub_all(&mut ranges);
+        assert!(!ranges.has_dirty(PAGE));
+        Ok(())
+    }
+
+    #[test]
     fn a_request_takes_just_what_it_needs_of_a_dirty_range() -> Result {
         let mut ranges = ranges(64)?;
         ranges.soil_all()?;

@@ -22,9 +22,16 @@ pub const MAX_KEPT: usize = 4096;
 /// Markers, the byte after 0xff.
 mod marker {
     pub const SOF0: u8 = 0xc0;
+    pub const SOF1: u8 = 0xc1;
+    pub const SOF3: u8 = 0xc3;
     pub const DHT: u8 = 0xc4;
+    pub const SOF5: u8 = 0xc5;
+    pub const SOF7: u8 = 0xc7;
     pub const JPG: u8 = 0xc8;
+    pub const SOF9: u8 = 0xc9;
+    pub const SOF11: u8 = 0xcb;
     pub const DAC: u8 = 0xcc;
+    pub const SOF13: u8 = 0xcd;
     pub const SOF15: u8 = 0xcf;
     pub const SOI: u8 = 0xd8;
     pub const SOS: u8 = 0xda;
@@ -183,7 +190,12 @@ impl Header {
                 }
                 marker::DAC => return Err(Unsupported(Process(9))),
                 marker::JPG => return Err(Malformed("a reserved marker")),
-                marker::SOF0..=marker::SOF15 => return Err(Unsupported(Process(marker & 0xf))),
+                marker::SOF1..=marker::SOF3
+                | marker::SOF5..=marker::SOF7
+                | marker::SOF9..=marker::SOF11
+                | marker::SOF13..=marker::SOF15 => {
+                    return Err(Unsupported(Process(marker & 0xf)));
+                }
                 _ => return Err(Malformed("a marker that is not for headers")),
             }
         }
@@ -250,13 +262,13 @@ impl Header {
         self.keep(&[marker::PREFIX, marker::SOF0, 0, (length + 2) as u8])?;
         self.keep(&[precision, h1, h0, w1, w0, components])?;
         let mut densities = [0; COLOURS];
-        for index in 0..frame.components {
+        for (index, said) in densities.iter_mut().enumerate().take(frame.components) {
             let [id, density, table] = from.take()?;
             if frame.ids[..index].contains(&id) {
                 return Err(Malformed("two components of one name"));
             }
             frame.ids[index] = id;
-            densities[index] = density;
+            *said = density;
             // Of a single component's blocks each is one step, whatever the
             // density is said to be (A.2.2).
             let density = if frame.components == 1 { 0x11 } else { density };

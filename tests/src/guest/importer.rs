@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use anyhow::Context;
 use rustix::io::Errno;
-use rustix::ioctl::{ioctl, opcode, NoArg, Opcode, Updater};
+use rustix::ioctl::{ioctl, opcode, Getter, NoArg, Opcode, Updater};
 
 use super::module;
 
@@ -65,6 +65,7 @@ struct Hold {
 const MEASURE: Opcode = opcode::read_write::<Costs>(0xB7, 0);
 const HOLD: Opcode = opcode::read_write::<Hold>(0xB7, 1);
 const RELEASE: Opcode = opcode::none(0xB7, 2);
+const INTERRUPTS: Opcode = opcode::read::<u64>(0xB7, 3);
 
 /// The device, with room for one buffer; closing it gives the buffer back.
 pub struct Importer(File);
@@ -114,6 +115,12 @@ impl Importer {
         // SAFETY: As above.
         unsafe { ioctl(&self.0, Updater::<HOLD, _>::new(&mut hold)) }?;
         Ok(hold.entries)
+    }
+
+    /// How many interrupts this processor has had.
+    pub fn interrupts(&self) -> Result<u64, Errno> {
+        // SAFETY: The number carries the size of what is written.
+        unsafe { ioctl(&self.0, Getter::<INTERRUPTS, u64>::new()) }
     }
 
     /// Gives the buffer back, if there is one.

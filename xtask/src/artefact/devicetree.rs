@@ -121,7 +121,7 @@ fn build(job: &Job, directory: &Path) -> Result<()> {
 
 /// QEMU's own devicetree of a board, without the devices that can't be used; returns the blob.
 fn dump(job: &Job, board: Board) -> Result<PathBuf> {
-    let base = job.file(&format!("base-{}", board.blob()));
+    let base = job.file(format!("base-{}", board.blob()));
     let mut qemu = Command::new(host::QEMU);
     qemu.args(["-nodefaults", "-display", "none"])
         .args(machine::board(board))

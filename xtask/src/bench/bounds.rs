@@ -2,7 +2,9 @@
 //! What the figures must be: ratios of instruction counts, never times.
 
 use anyhow::{ensure, Context, Result};
-use ringfence_tests::bench::{Figures, MemoryState, ProtectionFigures, SizeFigures};
+use ringfence_tests::bench::{
+    Figures, MemoryState, MixedFigures, ProtectionFigures, SizeFigures, Spread,
+};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -129,6 +131,39 @@ impl Cell {
     }
 }
 
+/// Calls of a heap that is nearly full, at least.
+const MIXED_CALLS: u64 = 100_000;
+
+/// How many times the median the worst of them may cost.
+const WORST: u64 = 3;
+
+/// Judges what several threads have seen of a heap that is nearly full.
+pub fn mixed(figures: &Figures) -> [(&'static str, Result<String>); 2] {
+    let judge = |call: fn(&MixedFigures) -> Spread| {
+        let mixed = figures.mixed.as_ref().context("was not measured")?;
+        let spread = call(mixed);
+        let said = format!(
+            "{} instructions at worst and {} in the median of {} calls, at most {WORST} times that",
+            spread.max, spread.median, mixed.calls
+        );
+        ensure!(
+            mixed.calls >= MIXED_CALLS && spread.max <= WORST * spread.median,
+            "{said}"
+        );
+        Ok(said)
+    };
+    [
+        (
+            "carveout, 90 % full, 4 threads: the worst ALLOC",
+            judge(|mixed| mixed.alloc),
+        ),
+        (
+            "carveout, 90 % full, 4 threads: the worst close",
+            judge(|mixed| mixed.close),
+        ),
+    ]
+}
+
 /// Judges what was measured in a machine that has been in use, if it was.
 pub fn others(figures: &Figures) -> Vec<(&'static str, Result<String>)> {
     let mut judged = Vec::new();
@@ -241,6 +276,7 @@ mod tests {
             pages: Vec::new(),
             protection: Vec::new(),
             content: None,
+            decoding: None,
             states: Vec::new(),
             mixed: None,
             touches: Vec::new(),
@@ -278,6 +314,38 @@ mod tests {
         let holds = |figures: &Figures| protection(figures).map(|(_, judged)| judged.is_ok());
         assert_eq!(holds(&measured(32, 1600)), [true, true]);
         assert_eq!(holds(&measured(33, 1601)), [false, false]);
+        assert_eq!(holds(&figures(1, 1)), [false, false]);
+    }
+
+    #[test]
+    fn one_dear_call_of_a_nearly_full_heap_is_found() {
+        let spread = |max| Spread {
+            min: 1,
+            median: 4000,
+            max,
+        };
+        let measured = |calls, alloc, close| Figures {
+            mixed: Some(MixedFigures {
+                heap: "bench".to_owned(),
+                region: 1 << 30,
+                occupancy: 90,
+                threads: 4,
+                calls,
+                interrupted: 7,
+                interrupted_max: 30_000,
+                waited: 0,
+                preempted: 0,
+                put_off: 0,
+                alloc: spread(alloc),
+                close: spread(close),
+            }),
+            ..figures(1, 1)
+        };
+        let holds = |figures: &Figures| mixed(figures).map(|(_, judged)| judged.is_ok());
+        assert_eq!(holds(&measured(100_000, 12_000, 12_000)), [true, true]);
+        assert_eq!(holds(&measured(100_000, 12_000, 12_001)), [true, false]);
+        assert_eq!(holds(&measured(100_000, 12_001, 12_000)), [false, true]);
+        assert_eq!(holds(&measured(99_999, 4000, 4000)), [false, false]);
         assert_eq!(holds(&figures(1, 1)), [false, false]);
     }
 

@@ -112,6 +112,7 @@ mod tests {
                     within_bounds,
                 },
             }),
+            decoding: None,
         }
     }
 

@@ -6,6 +6,7 @@
 //! - [`allocator`] counts the instructions of the range allocator and its peers.
 //! - [`pages`] compares heaps of pages with the kernel's own.
 //! - [`content`] compares decryption into protected memory with the bare cipher.
+//! - [`decoding`] compares decoding in the secure world with the same in a program of Linux.
 //! - [`report`] is the file with all figures, [`table`] shows it to people, [`bounds`] says what the
 //!   figures must be.
 //! - [`readme`] keeps the tables of the README in step with the figures of the checkout.
@@ -13,6 +14,7 @@
 mod allocator;
 mod bounds;
 mod content;
+mod decoding;
 mod guest;
 mod pages;
 mod readme;
@@ -71,8 +73,10 @@ pub fn run(cache: &Cache, options: Options<'_>) -> Result<End> {
         .iter()
         .map(|bound| (bound.name, bound.judge(&report.heaps)))
         .chain(bounds::protection(&report.heaps))
+        .chain(bounds::mixed(&report.heaps))
         .chain(pages::judge(&report.heaps))
-        .chain(content::judge(&report.heaps));
+        .chain(content::judge(&report.heaps))
+        .chain([decoding::judge(&report.heaps)]);
     for (name, judged) in judgements {
         within_bounds &= judged.is_ok();
         println!("{name}: {}", bounds::show(&judged));
@@ -106,8 +110,10 @@ pub fn gate(cache: &Cache, stack: &Stack) -> Result<Result<Vec<Judgement>, Outco
         .filter(|bound| bound.is_about(guest::OURS))
         .map(|bound| (bound.name, bound.judge(&heaps)))
         .chain(bounds::protection(&heaps))
+        .chain(bounds::mixed(&heaps))
         .chain(pages::judge(&heaps))
         .chain(content::judge(&heaps))
+        .chain([decoding::judge(&heaps)])
         .collect()))
 }
 

@@ -10,7 +10,7 @@ use ringfence_tests::bench::{
 
 use super::allocator::{Allocators, Calls, Workload};
 use super::report::Report;
-use super::{content, pages};
+use super::{content, decoding, pages};
 
 /// What the heaps are called in tables.
 const NAMES: [(&str, &str); 7] = [
@@ -44,7 +44,7 @@ pub fn render(report: &Report) -> String {
     let conditions = &report.conditions;
     let mut text = format!(
         "Instructions of one call in the guest, the median of many: Linux {}, one boot of QEMU {} \
-         with `-icount {}`, kernel command line `{}`.\n\n",
+         with `-icount {}`, one processor at work, kernel command line `{}`.\n\n",
         report.heaps.kernel, conditions.qemu, conditions.icount, conditions.bootargs
     );
     for (title, call) in [
@@ -67,6 +67,9 @@ pub fn render(report: &Report) -> String {
     protection(&mut text, &report.heaps.protection);
     if let Some(figures) = &report.heaps.content {
         content::table(&mut text, figures);
+    }
+    if let Some(figures) = &report.heaps.decoding {
+        decoding::table(&mut text, figures);
     }
     states(&mut text, report);
     touches(&mut text, report);
@@ -168,9 +171,12 @@ fn mixed(text: &mut String, report: &Report) {
     };
     writeln!(
         text,
-        "Mixed sizes in a carveout of {} that is {} % full, {} threads, {} calls: an allocation takes \
-         {} instructions in the median and {} at worst, a release {} and {}. Left out are {} calls in \
-         which another thread ran.\n",
+        "Mixed sizes in a carveout of {} that is {} % full, {} threads, {} calls: an allocation \
+         (`RINGFENCE_IOCTL_ALLOC`) takes {} instructions of its thread in the median and {} at \
+         worst, a release {} and {}. Apart from these are {} calls in which an interrupt came, of \
+         which the dearest took {} with all that the kernel did then. In {} calls another thread \
+         was given the processor; {} waited for a lock that was in the hands of such a thread, \
+         which no figure has.\n",
         show_size(mixed.region),
         mixed.occupancy,
         mixed.threads,
@@ -180,6 +186,9 @@ fn mixed(text: &mut String, report: &Report) {
         grouped(mixed.close.median),
         grouped(mixed.close.max),
         grouped(mixed.interrupted),
+        grouped(mixed.interrupted_max),
+        grouped(mixed.preempted),
+        grouped(mixed.waited),
     )
     .expect("writing to a String succeeds");
 }

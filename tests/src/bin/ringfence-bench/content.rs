@@ -25,7 +25,7 @@ use ringfence_tests::guest::ta::{expect_done, Ta};
 use crate::counter;
 
 /// Where the host has put content.
-const SHARE: &str = "/mnt/share";
+pub const SHARE: &str = "/mnt/share";
 
 /// How often each command is measured.
 const ROUNDS: u32 = 20;
@@ -41,7 +41,8 @@ impl Memory for OneHeap<'_> {
     }
 }
 
-fn read<M: Message>(name: &Path) -> anyhow::Result<M> {
+/// A message in a file of the share.
+pub fn read<M: Message>(name: &Path) -> anyhow::Result<M> {
     let path = Path::new(SHARE).join(name);
     let bytes = fs::read(&path).with_context(|| path.display().to_string())?;
     message::decode(&bytes).map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))

@@ -6,17 +6,21 @@
 //! the kernel's own, one beside the other; our modules are loaded for that.
 //! `protection:HEAP,HEAP…` stands for what protecting a buffer of these heaps costs,
 //! `states:HEAP,HEAP…` for these heaps in a fresh machine and in one that has been in
-//! use, `content:HEAP` for what decrypting into a buffer costs, `mixed:HEAP` for a heap that is nearly full under several threads,
-//! `touch:HEAP,HEAP…` for what it costs a process to use a buffer.
+//! use, `mixed:HEAP` for a heap that is nearly full under several threads,
+//! `touch:HEAP,HEAP…` for what it costs a process to use a buffer, `content:HEAP` for
+//! decrypting and decoding into buffers of a heap.
 //!
 //! Prints one JSON document, see [`ringfence_tests::bench`]. The machine must
-//! have been booted so that its time counts instructions. Exit status: 0, 1 when
+//! have been booted so that its time counts instructions; it is left with one
+//! processor. Exit status: 0, 1 when
 //! something failed, 2 for wrong usage.
 
 #[cfg(all(feature = "guest", target_arch = "aarch64"))]
 mod content;
 #[cfg(all(feature = "guest", target_arch = "aarch64"))]
 mod counter;
+#[cfg(all(feature = "guest", target_arch = "aarch64"))]
+mod decoding;
 #[cfg(all(feature = "guest", target_arch = "aarch64"))]
 mod mixed;
 #[cfg(all(feature = "guest", target_arch = "aarch64"))]
@@ -37,8 +41,8 @@ fn main() -> std::process::ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let Some(work) = Work::parse(&arguments) else {
         eprintln!(
-            "usage: ringfence-bench [pages] [protection:HEAP,HEAP...] [content:HEAP] [states:HEAP,HEAP...] \
-             [mixed:HEAP] [touch:HEAP,HEAP...] HEAP[:LARGEST]..."
+            "usage: ringfence-bench [pages] [protection:HEAP,HEAP...] [states:HEAP,HEAP...] \
+             [mixed:HEAP] [touch:HEAP,HEAP...] [content:HEAP] HEAP[:LARGEST]..."
         );
         return ExitCode::from(2);
     };
@@ -89,12 +93,9 @@ impl<'a> Work<'a> {
 fn measure(work: &Work<'_>) -> anyhow::Result<()> {
     use ringfence_tests::bench::Figures;
     use rustix::system::uname;
-    use rustix::thread::{sched_setaffinity, CpuSet};
 
-    // Before calibration: an interrupt, and a move to another CPU, cost instructions, too.
-    let mut last = CpuSet::new();
-    last.set(std::thread::available_parallelism()?.get() - 1);
-    sched_setaffinity(None, &last)?;
+    // Before calibration: what others do meanwhile counts, too.
+    stay_alone()?;
     let counter = counter::calibrate()?;
     // Those that leave the machine as it was come first.
     let figures = Figures {
@@ -118,6 +119,10 @@ fn measure(work: &Work<'_>) -> anyhow::Result<()> {
             true => pages::measure(&counter)?,
             false => Vec::new(),
         },
+        decoding: work
+            .content
+            .map(|heap| decoding::measure(&counter, heap))
+            .transpose()?,
         mixed: work
             .mixed
             .map(|heap| mixed::measure(&counter, heap))
@@ -130,6 +135,23 @@ fn measure(work: &Work<'_>) -> anyhow::Result<()> {
         counter,
     };
     println!("{}", serde_json::to_string(&figures)?);
+    Ok(())
+}
+
+/// Switches off all processors but the first: they would share the clock that counts.
+///
+/// Those that the kernel was told never to start would not do: firmware has them spin.
+#[cfg(all(feature = "guest", target_arch = "aarch64"))]
+fn stay_alone() -> anyhow::Result<()> {
+    use anyhow::Context;
+
+    for number in 1.. {
+        let path = format!("/sys/devices/system/cpu/cpu{number}/online");
+        if !std::path::Path::new(&path).exists() {
+            break;
+        }
+        std::fs::write(&path, "0").with_context(|| path.clone())?;
+    }
     Ok(())
 }
 

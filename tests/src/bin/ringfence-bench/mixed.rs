@@ -2,12 +2,16 @@
 
 //! A carveout that is nearly full, under several threads.
 //!
-//! The threads share a processor: each other's instructions would be in their
-//! figures otherwise. A call in which another thread ran is left out, be it that the
-//! scheduler made this one let it, or that this one waited for a lock of a thread which
-//! had been interrupted; one in which a tick of the clock came counts. Allocations
-//! do not wait for memory to be zeroed: that, and a run that is not there, is
-//! answered at once, and the thread gives something back or rests.
+//! The machine has one processor at work, for all processors of a machine whose time
+//! counts instructions share one clock. What a call takes is read from the calling
+//! thread's own clock: all of its instructions, but not those of another thread that
+//! the scheduler let run in between. So the ways through locks count, and the time
+//! until somebody who was stopped with a lock in hand gives it back does not; how many
+//! calls had to wait for that is counted. A call in which an interrupt came has the
+//! instructions of that in its time, and whatever the kernel does after one; these
+//! calls are told apart. Allocations do not wait for memory to be zeroed: that, and a
+//! run that is not there, is answered at once, and the thread gives something back or
+//! rests.
 
 use std::collections::VecDeque;
 use std::io;
@@ -25,9 +29,11 @@ use ringfence::fallback::Reason;
 use ringfence::request::Request;
 use ringfence_tests::bench::{Counter, MixedFigures, Spread};
 use ringfence_tests::guest::heap_info;
+use ringfence_tests::guest::importer::Importer;
 use ringfence_tests::guest::open_files::Limit;
+use rustix::time::{clock_gettime, ClockId};
 
-use crate::{counter, rounds};
+use crate::rounds;
 
 /// Threads.
 const THREADS: u32 = 4;
@@ -36,7 +42,7 @@ const CALLS: u64 = 100_000;
 /// Per cent of the region that are allocated, about.
 const OCCUPANCY: u32 = 90;
 /// Units of 4 KiB in the largest buffer, as a power of two.
-const LARGEST: u32 = 10;
+const LARGEST: u32 = 8;
 const PAGE: u64 = 4096;
 /// Files that may be open, one for each buffer.
 const OPEN_FILES: u64 = 1 << 14;
@@ -48,13 +54,17 @@ const REST: Duration = Duration::from_millis(1);
 struct Seen {
     allocs: Vec<u64>,
     closes: Vec<u64>,
-    interrupted: u64,
+    interrupted: Vec<u64>,
+    waited: u64,
+    preempted: u64,
     put_off: u64,
 }
 
 /// What the threads share.
 struct Shared<'a> {
-    counter: &'a Counter,
+    clock: &'a Clock,
+    /// Knows how many interrupts there were.
+    importer: &'a Importer,
     heap: &'a str,
     region: u64,
     used: AtomicU64,
@@ -65,10 +75,13 @@ struct Shared<'a> {
 
 /// Measures a heap.
 pub fn measure(counter: &Counter, heap: &str) -> anyhow::Result<MixedFigures> {
+    let clock = Clock::new(counter)?;
+    let importer = Importer::open()?;
     rounds::rest(heap)?;
     let _limit = Limit::set(OPEN_FILES)?;
     let shared = Shared {
-        counter,
+        clock: &clock,
+        importer: &importer,
         heap,
         region: heap_info(heap)?.size,
         used: AtomicU64::new(0),
@@ -91,7 +104,9 @@ pub fn measure(counter: &Counter, heap: &str) -> anyhow::Result<MixedFigures> {
     for mut one in seen {
         all.allocs.append(&mut one.allocs);
         all.closes.append(&mut one.closes);
-        all.interrupted += one.interrupted;
+        all.interrupted.append(&mut one.interrupted);
+        all.waited += one.waited;
+        all.preempted += one.preempted;
         all.put_off += one.put_off;
     }
     Ok(MixedFigures {
@@ -100,7 +115,10 @@ pub fn measure(counter: &Counter, heap: &str) -> anyhow::Result<MixedFigures> {
         occupancy: OCCUPANCY,
         threads: THREADS,
         calls: (all.allocs.len() + all.closes.len()) as u64,
-        interrupted: all.interrupted,
+        interrupted: all.interrupted.len() as u64,
+        interrupted_max: all.interrupted.iter().copied().max().unwrap_or_default(),
+        waited: all.waited,
+        preempted: all.preempted,
         put_off: all.put_off,
         alloc: Spread::of(all.allocs).context("no allocation")?,
         close: Spread::of(all.closes).context("no release")?,
@@ -127,8 +145,48 @@ impl Dice {
     }
 }
 
-/// How often another thread has run in place of this one.
-fn interruptions() -> anyhow::Result<i64> {
+/// A thread's own clock.
+struct Clock {
+    /// Instructions in a nanosecond of it.
+    instructions: u64,
+    /// Nanoseconds from one look at it to the next.
+    overhead: u64,
+}
+
+impl Clock {
+    /// # Errors
+    ///
+    /// When instructions of a nanosecond are no whole number.
+    fn new(counter: &Counter) -> anyhow::Result<Self> {
+        const SECOND: u64 = 1_000_000_000;
+        let instructions = counter.hertz * counter.instructions_per_step;
+        anyhow::ensure!(
+            instructions.is_multiple_of(SECOND),
+            "{instructions} instructions in a second"
+        );
+        let overhead = (0..100)
+            .map(|_| {
+                let start = now();
+                now() - start
+            })
+            .min()
+            .unwrap_or_default();
+        Ok(Self {
+            instructions: instructions / SECOND,
+            overhead,
+        })
+    }
+}
+
+/// Nanoseconds that this thread has run.
+fn now() -> u64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    // CAST: It does not run backwards, and started at 0.
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// How often this thread has waited, and how often another one was given its turn.
+fn switches() -> anyhow::Result<(i64, i64)> {
     let mut usage = MaybeUninit::<libc::rusage>::uninit();
     // SAFETY: There is room for the answer, which is whole when the call succeeds.
     let usage = unsafe {
@@ -137,30 +195,61 @@ fn interruptions() -> anyhow::Result<i64> {
         }
         usage.assume_init()
     };
-    Ok(usage.ru_nivcsw + usage.ru_nvcsw)
+    Ok((usage.ru_nvcsw, usage.ru_nivcsw))
+}
+
+/// What a call took.
+struct Time {
+    instructions: u64,
+    /// Whether no interrupt came meanwhile.
+    is_whole: bool,
 }
 
 impl Shared<'_> {
-    /// Times one call; answers nothing of the time when it was interrupted.
-    fn time<T>(&self, call: impl FnOnce() -> T) -> anyhow::Result<(T, Option<u64>)> {
-        let before = interruptions()?;
-        let start = counter::now();
+    /// Times one call.
+    fn time<T>(&self, seen: &mut Seen, call: impl FnOnce() -> T) -> anyhow::Result<(T, Time)> {
+        let (waited, preempted) = switches()?;
+        let interrupts = self.importer.interrupts()?;
+        let start = now();
         let answer = call();
-        let end = counter::now();
-        let is_whole = interruptions()? == before;
-        let instructions = (end - start) * self.counter.instructions_per_step;
-        Ok((answer, is_whole.then_some(instructions)))
+        let end = now();
+        let is_whole = self.importer.interrupts()? == interrupts;
+        let after = switches()?;
+        seen.waited += u64::from(after.0 != waited);
+        seen.preempted += u64::from(after.1 != preempted);
+        let own = (end - start).saturating_sub(self.clock.overhead);
+        let time = Time {
+            instructions: own * self.clock.instructions,
+            is_whole,
+        };
+        Ok((answer, time))
     }
 
-    /// Takes note of a call that counts.
-    fn note(&self, times: &mut Vec<u64>, interrupted: &mut u64, time: Option<u64>) {
-        match time {
-            Some(time) => {
-                times.push(time);
-                self.calls.fetch_add(1, Ordering::Relaxed);
-            }
-            None => *interrupted += 1,
+    /// Takes note of a call.
+    fn note(&self, times: &mut Vec<u64>, interrupted: &mut Vec<u64>, time: Time) {
+        if time.is_whole {
+            times.push(time.instructions);
+            self.calls.fetch_add(1, Ordering::Relaxed);
+        } else {
+            interrupted.push(time.instructions);
         }
+    }
+
+    /// Takes memory until all threads together have `limit` bytes.
+    fn fill(
+        &self,
+        limit: u64,
+        control: &Control,
+        dice: &mut Dice,
+        live: &mut VecDeque<(Buffer, u64)>,
+    ) -> anyhow::Result<()> {
+        while self.used.load(Ordering::Relaxed) < limit {
+            let size = dice.size();
+            let request = Request::new(size).from(self.heap);
+            live.push_back((control.allocate(&request)?.buffer, size));
+            self.used.fetch_add(size, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     fn work(&self, number: u64) -> anyhow::Result<Seen> {
@@ -169,13 +258,10 @@ impl Shared<'_> {
         let mut seen = Seen::default();
         let mut live = VecDeque::new();
         let limit = self.region / 100 * u64::from(OCCUPANCY);
-        while self.used.load(Ordering::Relaxed) < limit {
-            let size = dice.size();
-            let request = Request::new(size).from(self.heap);
-            live.push_back((control.allocate(&request)?.buffer, size));
-            self.used.fetch_add(size, Ordering::Relaxed);
-        }
+        let filled = self.fill(limit, &control, &mut dice, &mut live);
+        // Whoever has failed lets the others go on, too.
         self.full.wait();
+        filled?;
         while self.calls.load(Ordering::Relaxed) < CALLS {
             if self.used.load(Ordering::Relaxed) >= limit {
                 self.release(&mut live, &mut dice, &mut seen)?;
@@ -183,7 +269,7 @@ impl Shared<'_> {
             }
             let size = dice.size();
             let request = Request::new(size).from(self.heap).no_wait();
-            let (allocated, time) = self.time(|| control.allocate(&request))?;
+            let (allocated, time) = self.time(&mut seen, || control.allocate(&request))?;
             match allocated {
                 Ok(allocation) => {
                     self.note(&mut seen.allocs, &mut seen.interrupted, time);
@@ -218,7 +304,7 @@ impl Shared<'_> {
         }
         let index = dice.roll(live.len() as u64) as usize;
         let (buffer, size) = live.swap_remove_back(index).context("nothing is live")?;
-        let ((), time) = self.time(|| drop(buffer))?;
+        let ((), time) = self.time(seen, || drop(buffer))?;
         self.note(&mut seen.closes, &mut seen.interrupted, time);
         self.used.fetch_sub(size, Ordering::Relaxed);
         Ok(())

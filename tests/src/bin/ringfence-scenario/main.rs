@@ -47,7 +47,9 @@ fn main() -> std::process::ExitCode {
 
 #[cfg(all(feature = "guest", target_arch = "aarch64"))]
 fn usage() -> std::process::ExitCode {
-    eprintln!("usage: ringfence-scenario main JOB.json | camera [WIDTH HEIGHT]");
+    eprintln!(
+        "usage: ringfence-scenario main JOB.json | camera [WIDTH HEIGHT] | video SCREENING.json"
+    );
     std::process::ExitCode::from(2)
 }
 

@@ -5,7 +5,7 @@
 //! A message is copied out of shared memory once, and only the copy is read.
 
 use optee_utee::{
-    trace_println, ParameterAny as Any, ParameterMemref, ParameterMemrefInput, ParameterMemrefRead,
+    trace_println, ParameterAny as Any, ParameterMemrefInput, ParameterMemrefRead,
     ParameterValueInput, ParameterValueOutput, ParameterValueRead, ParameterValueWrite,
     ParametersAny,
 };

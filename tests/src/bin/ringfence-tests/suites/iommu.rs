@@ -60,7 +60,7 @@ fn copy(copier: &Copier, buffer: &Buffer, from: u64, to: u64, length: usize) -> 
 }
 
 fn one_run() -> anyhow::Result<()> {
-    const COUNT: u64 = 8;
+    const COUNT: u64 = 4;
     let copier = Copier::open()?;
     let (buffer, _others) = scattered(SCATTERED, COUNT)?;
     let size = usize::try_from(COUNT * MIB)?;
@@ -70,7 +70,7 @@ fn one_run() -> anyhow::Result<()> {
     }
     // From one border of two chunks to another one, and from the first chunk to the last one's end.
     let copies = [
-        (MIB - 2048, 5 * MIB - 1000, MOST),
+        (MIB - 2048, 3 * MIB - 1000, MOST),
         (0, COUNT * MIB - 104, 104),
     ];
     for (from, to, length) in copies {
@@ -164,7 +164,7 @@ fn contiguous() -> anyhow::Result<()> {
 }
 
 fn again() -> anyhow::Result<()> {
-    const ROUNDS: u32 = 200;
+    const ROUNDS: u32 = 40;
     let copier = Copier::open()?;
     let (buffer, _others) = scattered(SCATTERED, 12)?;
     for _ in 0..ROUNDS {

@@ -113,7 +113,8 @@ fn largest_frame() -> anyhow::Result<()> {
     let mut stage = Stage::new(MAX_SOURCE.into(), MAX_FRAME.into())?;
     let picture = Picture::coloured(2048, 512, SamplingFactor::F_2_1)?;
     anyhow::ensure!(stage.decode(&picture, &picture.bytes, PLAIN)?, "refused");
-    // The same, but bytes follow to the end of the buffer.
+    // As many bytes as a bitstream can have, most of them behind the picture.
+    let picture = Picture::coloured(48, 32, SamplingFactor::F_2_1)?;
     let mut bytes = picture.bytes.clone();
     bytes.resize(MAX_SOURCE as usize, 0xff);
     anyhow::ensure!(stage.decode(&picture, &bytes, PLAIN)?, "refused");
@@ -154,7 +155,7 @@ fn anywhere() -> anyhow::Result<()> {
 /// Copies with some bits flipped, some bytes missing; the same every time. What
 /// the decoder answers must be what the library says of the same bytes.
 fn hostile() -> anyhow::Result<()> {
-    const COPIES: usize = 8;
+    const COPIES: usize = 4;
     let mut stage = Stage::new(64 << 10, 64 << 10)?;
     let mut random = fastrand::Rng::with_seed(0x0dec_0de5);
     let (mut decoded, mut refused) = (0, 0);
@@ -185,7 +186,7 @@ fn hostile() -> anyhow::Result<()> {
         }
     }
     anyhow::ensure!(
-        decoded > 5 && refused > 20,
+        decoded > 3 && refused > 10,
         "{decoded} decoded, {refused} refused"
     );
     Ok(())
