@@ -98,16 +98,15 @@ pub fn run(cache: &Cache, options: Options<'_>) -> Result<End> {
 /// A bound: its name, and what was measured or is wrong.
 pub type Judgement = (&'static str, Result<String>);
 
-/// Measures our heaps, and the kernel's own of pages, and judges them by the bounds that need no
-/// others.
+/// Measures what has bounds in every machine, fresh as it is, and judges it.
 pub fn gate(cache: &Cache, stack: &Stack) -> Result<Result<Vec<Judgement>, Outcome>> {
-    let heaps = match guest::measure(cache, stack, guest::OURS)? {
+    let heaps = match guest::measure(cache, stack, guest::GATED)? {
         Ok(heaps) => heaps,
         Err(outcome) => return Ok(Err(outcome)),
     };
     Ok(Ok(BOUNDS
         .iter()
-        .filter(|bound| bound.is_about(guest::OURS))
+        .filter(|bound| bound.is_about(guest::GATED))
         .map(|bound| (bound.name, bound.judge(&heaps)))
         .chain(bounds::protection(&heaps))
         .chain(bounds::mixed(&heaps))

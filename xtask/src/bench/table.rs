@@ -44,7 +44,7 @@ pub fn render(report: &Report) -> String {
     let conditions = &report.conditions;
     let mut text = format!(
         "Instructions of one call in the guest, the median of many: Linux {}, one boot of QEMU {} \
-         with `-icount {}`, one processor at work, kernel command line `{}`.\n\n",
+         with `-icount {}`, kernel command line `{}`.\n\n",
         report.heaps.kernel, conditions.qemu, conditions.icount, conditions.bootargs
     );
     for (title, call) in [
@@ -171,7 +171,8 @@ fn mixed(text: &mut String, report: &Report) {
     };
     writeln!(
         text,
-        "Mixed sizes in a carveout of {} that is {} % full, {} threads, {} calls: an allocation \
+        "Mixed sizes in a carveout of {} that is {} % full, {} threads on one processor, {} calls: an \
+         allocation \
          (`RINGFENCE_IOCTL_ALLOC`) takes {} instructions of its thread in the median and {} at \
          worst, a release {} and {}. Apart from these are {} calls in which an interrupt came, of \
          which the dearest took {} with all that the kernel did then. In {} calls another thread \

@@ -11,8 +11,7 @@
 //! decrypting and decoding into buffers of a heap.
 //!
 //! Prints one JSON document, see [`ringfence_tests::bench`]. The machine must
-//! have been booted so that its time counts instructions; it is left with one
-//! processor. Exit status: 0, 1 when
+//! have been booted so that its time counts instructions. Exit status: 0, 1 when
 //! something failed, 2 for wrong usage.
 
 #[cfg(all(feature = "guest", target_arch = "aarch64"))]
@@ -25,6 +24,8 @@ mod decoding;
 mod mixed;
 #[cfg(all(feature = "guest", target_arch = "aarch64"))]
 mod pages;
+#[cfg(all(feature = "guest", target_arch = "aarch64"))]
+mod processors;
 #[cfg(all(feature = "guest", target_arch = "aarch64"))]
 mod protection;
 #[cfg(all(feature = "guest", target_arch = "aarch64"))]
@@ -95,7 +96,7 @@ fn measure(work: &Work<'_>) -> anyhow::Result<()> {
     use rustix::system::uname;
 
     // Before calibration: what others do meanwhile counts, too.
-    stay_alone()?;
+    processors::stay_on_last()?;
     let counter = counter::calibrate()?;
     // Those that leave the machine as it was come first.
     let figures = Figures {
@@ -135,23 +136,6 @@ fn measure(work: &Work<'_>) -> anyhow::Result<()> {
         counter,
     };
     println!("{}", serde_json::to_string(&figures)?);
-    Ok(())
-}
-
-/// Switches off all processors but the first: they would share the clock that counts.
-///
-/// Those that the kernel was told never to start would not do: firmware has them spin.
-#[cfg(all(feature = "guest", target_arch = "aarch64"))]
-fn stay_alone() -> anyhow::Result<()> {
-    use anyhow::Context;
-
-    for number in 1.. {
-        let path = format!("/sys/devices/system/cpu/cpu{number}/online");
-        if !std::path::Path::new(&path).exists() {
-            break;
-        }
-        std::fs::write(&path, "0").with_context(|| path.clone())?;
-    }
     Ok(())
 }
 

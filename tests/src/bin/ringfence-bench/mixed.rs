@@ -33,6 +33,7 @@ use ringfence_tests::guest::importer::Importer;
 use ringfence_tests::guest::open_files::Limit;
 use rustix::time::{clock_gettime, ClockId};
 
+use crate::processors::Alone;
 use crate::rounds;
 
 /// Threads.
@@ -75,9 +76,10 @@ struct Shared<'a> {
 
 /// Measures a heap.
 pub fn measure(counter: &Counter, heap: &str) -> anyhow::Result<MixedFigures> {
-    let clock = Clock::new(counter)?;
     let importer = Importer::open()?;
     rounds::rest(heap)?;
+    let _alone = Alone::new()?;
+    let clock = Clock::new(counter)?;
     let _limit = Limit::set(OPEN_FILES)?;
     let shared = Shared {
         clock: &clock,

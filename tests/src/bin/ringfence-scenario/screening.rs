@@ -11,6 +11,7 @@
 use std::path::Path;
 
 use anyhow::Context;
+use ringfence_tests::guest::cinema::{self, Ending, Player, BITSTREAM, FRAME};
 use ringfence_tests::guest::display::Host;
 use ringfence_tests::guest::memory::{self, PhysicalRange};
 use ringfence_tests::guest::search::{self, Planted};
@@ -21,7 +22,6 @@ use ringfence_tests::screening::{self, Screening, Seen, Sight, LIKENESS, SEEN};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
 
-use crate::cinema::{self, Ending, Player, BITSTREAM, FRAME};
 use crate::protected::as_before;
 use crate::report::Report;
 
@@ -173,12 +173,12 @@ fn places(player: &Player, report: &mut Report) -> anyhow::Result<()> {
     report.row(
         "the picture, compressed",
         &of(BITSTREAM)?,
-        "both trusted applications",
+        "the trusted applications, the display",
     );
     report.row(
         "the picture, and the one before",
         &of(FRAME)?,
-        "the decoder, the display",
+        "the trusted applications, the display",
     );
     Ok(())
 }
