@@ -45,7 +45,6 @@ pub const GATED: &[&str] = &[
     "system:67108864",
     "protected-record:8388608",
     "protection:protected-video",
-    MIXED,
     "content:protected-video",
 ];
 

@@ -28,14 +28,20 @@ use ringfence::error::{AllocationFailure, Error};
 use ringfence::fallback::Reason;
 use ringfence::request::Request;
 use ringfence_tests::bench::{Counter, MixedFigures, Spread};
-use ringfence_tests::guest::heap_info;
 use ringfence_tests::guest::importer::Importer;
+use ringfence_tests::guest::module;
 use ringfence_tests::guest::open_files::Limit;
+use ringfence_tests::guest::{deadline, heap_info};
 use rustix::time::{clock_gettime, ClockId};
 
 use crate::processors::Alone;
 use crate::rounds;
 
+/// The module of the heap, and how many MiB in a second it zeroes at most here.
+const MODULE: &str = "ringfence_carveout";
+const RATE: &str = "scrub_rate=1000000";
+/// How long that may take.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Threads.
 const THREADS: u32 = 4;
 /// Calls that count, of both kinds together.
@@ -77,8 +83,10 @@ struct Shared<'a> {
 /// Measures a heap.
 pub fn measure(counter: &Counter, heap: &str) -> anyhow::Result<MixedFigures> {
     let importer = Importer::open()?;
+    // A scrubber that takes no rests leaves the threads none, in which time would hardly pass.
+    reload(heap, &[RATE])?;
     rounds::rest(heap)?;
-    let _alone = Alone::new()?;
+    let alone = Alone::new()?;
     let clock = Clock::new(counter)?;
     let _limit = Limit::set(OPEN_FILES)?;
     let shared = Shared {
@@ -102,6 +110,8 @@ pub fn measure(counter: &Counter, heap: &str) -> anyhow::Result<MixedFigures> {
             .map(|worker| worker.join().expect("a worker does not panic"))
             .collect::<anyhow::Result<Vec<_>>>()
     })?;
+    drop(alone);
+    reload(heap, &[])?;
     let mut all = Seen::default();
     for mut one in seen {
         all.allocs.append(&mut one.allocs);
@@ -124,6 +134,18 @@ pub fn measure(counter: &Counter, heap: &str) -> anyhow::Result<MixedFigures> {
         put_off: all.put_off,
         alloc: Spread::of(all.allocs).context("no allocation")?,
         close: Spread::of(all.closes).context("no release")?,
+    })
+}
+
+/// Loads the module of `heap` anew.
+fn reload(heap: &str, parameters: &[&str]) -> anyhow::Result<()> {
+    // What was released is given back by and by.
+    deadline::until(PATIENCE, "rmmod", || {
+        module::unload(MODULE).map(Some).map_err(Into::into)
+    })?;
+    module::load_with(MODULE, parameters)?;
+    deadline::until(PATIENCE, "the heap comes up", || {
+        Ok(heap_info(heap)?.online.then_some(()))
     })
 }
 
