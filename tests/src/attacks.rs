@@ -94,6 +94,8 @@ pub const ATTACKS: &[Attack] = {
         attack("attacks::splice_and_copy", "`splice`, `sendfile`, `copy_file_range`", Kernel, "EINVAL"),
         attack("attacks::io_uring", "io_uring: reads, writes, splices, registered files", Kernel, "EINVAL"),
         attack("attacks::dev_mem_mapping", "root maps the pages by `/dev/mem`", Cpu, "SIGKILL"),
+        attack("video::a_protected_picture_is_shown_that_linux_cant_read", "the same, of the picture that is on the screen at the moment", Cpu, "SIGKILL"),
+        attack("video::an_encrypted_film_is_on_the_screen_and_nowhere_else", "root searches all memory that Linux has for pieces of the film that is on the screen", InVain, "there are none"),
         attack("attacks::dev_mem_calls", "root reads and writes `/dev/mem`", Kernel, "EFAULT"),
         attack("attacks::borrowed_pages", "`vmsplice`, `process_vm_readv` of pages mapped by `/dev/mem`", Kernel, "EFAULT"),
         attack("doomed::kernel_reads_for_root", "root has the kernel read them, by `/proc/self/mem`", Cpu, "the kernel stops"),

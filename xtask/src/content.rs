@@ -21,7 +21,6 @@ use ringfence_tests::job::{Digest, Job};
 use sha2::Sha256;
 
 use crate::artefact::clip::Clip;
-use crate::cache::Cache;
 use crate::film::Pictures;
 use crate::ladder::{random, ContentKey, Ladder};
 use crate::stack::Stack;
@@ -54,11 +53,10 @@ pub struct Content {
 }
 
 /// Prepares all content for one guest in the directory `into`.
-pub fn prepare(cache: &Cache, stack: &Stack, into: &Path) -> Result<Content> {
+pub fn prepare(ladder: &Ladder, stack: &Stack, into: &Path) -> Result<Content> {
     fs::create_dir_all(into)?;
-    let ladder = Ladder::new(cache)?;
-    prepare_tests(&ladder, &stack.film, into)?;
-    prepare_clip(&ladder, &stack.clip, into)
+    prepare_tests(ladder, &stack.film, into)?;
+    prepare_clip(ladder, &stack.clip, into)
 }
 
 /// Name of the message with the device key.

@@ -4,6 +4,7 @@
 
 pub mod allocation;
 pub mod child;
+pub mod cinema;
 pub mod coherence;
 pub mod control_group;
 pub mod copier;

@@ -10,7 +10,7 @@ use super::table::{grouped, row};
 use super::Judgement;
 
 /// How many times a program of Linux decoding in the secure world may cost.
-const DECODING: f64 = 1.25;
+const DECODING: f64 = 2.75;
 
 /// The table.
 pub fn table(text: &mut String, figures: &DecodingFigures) {
@@ -56,7 +56,7 @@ pub fn judge(figures: &Figures) -> Judgement {
         Ok(said)
     };
     (
-        "decoder: a frame costs what it costs a program of Linux",
+        "decoder: a frame beside the same library in a program of Linux",
         judge(),
     )
 }
@@ -92,8 +92,8 @@ mod tests {
                 library: 1000,
             }),
         };
-        assert!(judge(&figures(1250)).1.is_ok());
-        assert!(judge(&figures(1251)).1.is_err());
+        assert!(judge(&figures(2750)).1.is_ok());
+        assert!(judge(&figures(2751)).1.is_err());
         let mut nothing = figures(1);
         nothing.decoding = None;
         assert!(judge(&nothing).1.is_err());

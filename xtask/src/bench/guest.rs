@@ -10,6 +10,7 @@ use ringfence_tests::bench::Figures;
 use crate::artefact::devicetree::Board;
 use crate::cache::Cache;
 use crate::content;
+use crate::ladder::Ladder;
 use crate::stack::Stack;
 use crate::vm::{self, Boot, Outcome, Sink, Stream, Task, Verdict};
 
@@ -59,7 +60,7 @@ pub const BOOTARGS: &str = "cma=320M arm64.nomops";
 pub fn measure(cache: &Cache, stack: &Stack, heaps: &[&str]) -> Result<Result<Figures, Outcome>> {
     stack.build_for_content()?;
     let directory = vm::run_directory(cache)?;
-    let content = content::prepare(cache, stack, &directory.join("share"))?;
+    let content = content::prepare(&Ladder::new(cache)?, stack, &directory.join("share"))?;
     let printed = Arc::new(Mutex::new(Vec::new()));
     let keep = Arc::clone(&printed);
     let sink: Sink = Arc::new(move |stream, bytes: &[u8]| match stream {

@@ -15,6 +15,7 @@ use crate::artefact::kernel::Flavour;
 use crate::cache::Cache;
 use crate::cli::Scenario;
 use crate::content;
+use crate::ladder::Ladder;
 use crate::stack::{Build, Stack};
 use crate::vm::{self, Boot, Outcome, Task, Verdict};
 
@@ -50,7 +51,7 @@ pub fn run(cache: &Cache, scenario: Scenario, output: Option<&Path>) -> Result<O
 fn main(cache: &Cache, stack: &Stack) -> Result<Outcome> {
     stack.build_for_content()?;
     let directory = vm::run_directory(cache)?;
-    let content = content::prepare(cache, stack, &directory.join("share"))?;
+    let content = content::prepare(&Ladder::new(cache)?, stack, &directory.join("share"))?;
     let command = ["ringfence-scenario", "main", "/mnt/share/job.json"];
     let mut boot = Boot::of(
         Task::Command(command.map(str::to_owned).to_vec()),

@@ -31,14 +31,15 @@ pub fn run(
     page: &Page,
 ) -> Result<Counts> {
     let directory = vm::run_directory(cache)?;
-    let content = content::prepare(cache, stack, &directory.join("share"))?;
+    let ladder = Ladder::new(cache)?;
+    let content = content::prepare(&ladder, stack, &directory.join("share"))?;
     if boot.images {
         copy_images(stack, &content.directory)?;
     }
     let mut needles = vec![content.needles.clone()];
     let mut originals = None;
     if boot.screening && suites.contains(&SCREENING_SUITE) {
-        let (ladder, title) = (Ladder::new(cache)?, &stack.clip.title);
+        let title = &stack.clip.title;
         let film = Screening::prepare(&ladder, title, &stack.film, &directory, &PAUSES)?;
         needles.push(film.needles);
         originals = Some(film.originals);
@@ -129,7 +130,7 @@ pub fn run_latency(cache: &Cache, stack: &Stack, page: &Page) -> Result<Counts> 
 /// Makes faults on purpose; each test of `proof` passes when the run ends because of its own.
 pub fn prove(cache: &Cache, stack: &Stack, proof: &Proof, page: &Page) -> Result<Counts> {
     let directory = vm::run_directory(cache)?;
-    let content = content::prepare(cache, stack, &directory.join("share"))?;
+    let content = content::prepare(&Ladder::new(cache)?, stack, &directory.join("share"))?;
     let (sink, _) = page.recorder();
     let outcome = vm::boot(
         stack,

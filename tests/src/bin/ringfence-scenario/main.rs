@@ -11,8 +11,6 @@
 #[cfg(all(feature = "guest", target_arch = "aarch64"))]
 mod camera;
 #[cfg(all(feature = "guest", target_arch = "aarch64"))]
-mod cinema;
-#[cfg(all(feature = "guest", target_arch = "aarch64"))]
 mod protected;
 #[cfg(all(feature = "guest", target_arch = "aarch64"))]
 mod report;

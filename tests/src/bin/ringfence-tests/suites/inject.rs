@@ -3,6 +3,8 @@
 //! Failures injected at every step: the errno is right, no byte is lost, and
 //! nothing is left open that should be fenced, or fenced that nobody has.
 
+use std::time::Duration;
+
 use ringfence::control::Control;
 use ringfence::heap::HeapInfo;
 use ringfence::proto::command::result;
@@ -11,12 +13,12 @@ use ringfence::secure::SecureSession;
 use ringfence_tests::guest::memory::{expect_killed, expect_zero};
 use ringfence_tests::guest::ta::{self, expect_done, Ta};
 use ringfence_tests::guest::video::Capture;
-use ringfence_tests::guest::{allocation, debug, expect_errno, heap_info};
+use ringfence_tests::guest::{allocation, deadline, debug, expect_errno, heap_info};
 use rustix::io::Errno;
 
 use super::fixture::Fixture;
 use super::protect::handle;
-use super::region::{self, CAMERA, UI, VIDEO};
+use super::region::{self, CAMERA, RECORD, UI, VIDEO};
 use super::{settled, Test};
 
 pub const TESTS: &[Test] = &[
@@ -128,7 +130,8 @@ fn before_of<'a>(heaps: &'a [HeapInfo], name: &str) -> anyhow::Result<&'a HeapIn
 }
 
 fn failed_map() -> anyhow::Result<()> {
-    for heap in [CAMERA, VIDEO] {
+    // Of the protected heaps the one that any device may have.
+    for heap in [CAMERA, RECORD] {
         let device = Capture::open()?;
         let (buffer, _) = region::allocate(heap, SIZE)?;
         let _armed = debug::arm("map", 1)?;
@@ -138,7 +141,10 @@ fn failed_map() -> anyhow::Result<()> {
         nothing_armed()?;
         device.queue(&buffer)?;
     }
-    Ok(())
+    // That heap's region is fenced for a while after its last buffer.
+    deadline::until(Duration::from_secs(20), "the region opens", || {
+        Ok((ranges()? == (0, 0)).then_some(()))
+    })
 }
 
 /// Makes the firewall fail, then allocates: the failure must show as EIO, and

@@ -3,12 +3,14 @@
 //! Buffers in pieces, and others, for a device behind an IOMMU, which copies within
 //! them by DMA.
 
+use std::time::Duration;
+
 use anyhow::Context;
 use ringfence::buffer::Buffer;
 use ringfence_tests::guest::copier::{Copier, MODULE, MOST};
 use ringfence_tests::guest::mapping::Mapping;
 use ringfence_tests::guest::memory::{self, Outcome, PhysicalRange};
-use ringfence_tests::guest::{allocation, debug, expect_errno, heap_info, module};
+use ringfence_tests::guest::{allocation, deadline, debug, expect_errno, heap_info, module};
 use rustix::io::Errno;
 
 use super::region::{CAMERA, FIRMWARE, SCATTERED};
@@ -23,6 +25,10 @@ pub const TESTS: &[Test] = &[
 ];
 
 const PAGE: u64 = 4096;
+
+/// How long all of a heap may take to be cleared.
+const CLEARED: Duration = Duration::from_secs(60);
+
 const MIB: u64 = 1 << 20;
 
 /// The heap of chunks that the CPU does not see.
@@ -31,6 +37,10 @@ const PIECES: &str = "pieces";
 /// A buffer of `count` chunks of 1 MiB, no two of which are neighbours, and what
 /// lies between them.
 fn scattered(heap: &str, count: u64) -> anyhow::Result<(Buffer, Vec<Buffer>)> {
+    // What waits to be cleared is taken last, wherever it is; without that, one follows the other.
+    deadline::until(CLEARED, "the heap is clear", || {
+        Ok(debug::dirty_ranges(heap)?.is_empty().then_some(()))
+    })?;
     let file = allocation::open(heap)?;
     let mut others = Vec::new();
     for _ in 0..heap_info(heap)?.size / MIB {

@@ -312,7 +312,7 @@ const SUITES: &[Suite] = &[
     Suite {
         name: "video",
         boot: Boot::Default,
-        tests: Tests::Fixed(video::TESTS),
+        tests: Tests::WithMore(video::TESTS, video::on_this_kernel),
     },
     Suite {
         name: "soak",

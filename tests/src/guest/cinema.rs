@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! The player as a process of its own, which stops at some pictures until it is
+//! The player (`ringfence play`) as a process of its own, which stops at some pictures until it is
 //! told to go on.
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -9,12 +9,14 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 
 use anyhow::Context;
-use ringfence_tests::guest::debug;
-use ringfence_tests::guest::memory::PhysicalRange;
-use ringfence_tests::screening::Screening;
 use rustix::process::{pidfd_getfd, pidfd_open, Pid, PidfdFlags, PidfdGetfdFlags};
 
+use super::memory::PhysicalRange;
+use super::{debug, display};
+use crate::screening::Screening;
+
 /// How the player ended.
+#[derive(Debug)]
 pub struct Ending {
     /// Its status.
     pub status: ExitStatus,
@@ -59,11 +61,12 @@ fn command(folder: &Path, screening: &Screening, licence: &Path) -> Command {
         .arg(folder.join(&screening.provision))
         .arg("--licence")
         .arg(folder.join(licence))
-        .args(["--display", ringfence_tests::guest::display::PATH]);
+        .args(["--display", display::PATH]);
     command
 }
 
-/// A film that is being played.
+/// A film that is being played; dropping it kills the player.
+#[derive(Debug)]
 pub struct Player {
     child: Child,
     orders: ChildStdin,
