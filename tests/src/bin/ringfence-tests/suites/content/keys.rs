@@ -5,15 +5,14 @@
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ringfence::proto::command::result;
 use ringfence::proto::message::{Licence, Provision};
-use ringfence_tests::guest::deadline;
 use ringfence_tests::guest::ta::{expect_code, expect_done, Ta};
 
-use super::super::fixture::{path, provision, read_message};
+use super::super::fixture::{provision, read_message};
 use super::prepared;
 
 /// Where tee-supplicant keeps the files of secure storage.
@@ -156,37 +155,4 @@ pub fn time_does_not_go_back() -> anyhow::Result<()> {
     wipe()?;
     provision(&content.provision)?;
     expect_done(load(&ending)?, "with storage that knows nothing")
-}
-
-pub fn killed_clients_disturb_nobody() -> anyhow::Result<()> {
-    const ROUNDS: u32 = 24;
-    let content = prepared()?;
-    let ending: Licence = read_message(&content.ending.licence)?;
-    let file = path(&content.ending.licence)?;
-    let mut witness = Ta::open()?;
-    expect_done(witness.load_licence(&ending), "before")?;
-    let mut random = fastrand::Rng::with_seed(7);
-    for _ in 0..ROUNDS {
-        // Any file will do: the licence is loaded first, and secure storage asked.
-        let mut client = Command::new("ringfence")
-            .args(["decrypt", &file, "--licence", &file])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()?;
-        std::thread::sleep(Duration::from_millis(random.u64(2..60)));
-        client.kill()?;
-        client.wait()?;
-    }
-    // tee-supplicant ends when a client is killed for which it was at work, and is
-    // started again; what it was asked for meanwhile fails.
-    deadline::until(
-        Duration::from_secs(20),
-        "licences load again",
-        || match load(&ending)? {
-            Ok(()) => Ok(Some(())),
-            Err(result::TARGET_DEAD) => anyhow::bail!("the application has died"),
-            Err(code) => anyhow::bail!("{code:#010x}"),
-        },
-    )?;
-    expect_done(witness.load_licence(&ending), "the session from before")
 }

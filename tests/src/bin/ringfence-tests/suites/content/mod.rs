@@ -31,10 +31,6 @@ pub const TESTS: &[Test] = &[
         keys::time_does_not_go_back,
     ),
     (
-        "clients_killed_in_secure_storage_disturb_nobody",
-        keys::killed_clients_disturb_nobody,
-    ),
-    (
         "cenc_samples_arrive_as_they_were",
         samples::cenc_samples_arrive,
     ),
