@@ -50,7 +50,7 @@ struct importer_hold {
 /* What the calling processor has had to do; for measurements in time. */
 struct importer_disturbances {
 	__u64 interrupts;
-	__u64 pages;	/* taken from the page allocator */
+	__u64 pages;	/* taken from the page allocator, or given back to it */
 };
 
 #define IMPORTER_DISTURBANCES	_IOR(0xB7, 3, struct importer_disturbances)
@@ -192,6 +192,7 @@ static struct importer_disturbances disturbances(void)
 	};
 	int zone;
 
+	had.pages = raw_cpu_read(vm_event_states.event[PGFREE]);
 	for (zone = 0; zone < MAX_NR_ZONES; zone++)
 		had.pages += raw_cpu_read(vm_event_states.event[PGALLOC_NORMAL - ZONE_NORMAL + zone]);
 	return had;

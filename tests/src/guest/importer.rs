@@ -48,7 +48,7 @@ pub struct Costs {
 pub struct Disturbances {
     /// Interrupts.
     pub interrupts: u64,
-    /// Pages that were taken from the page allocator.
+    /// Pages that were taken from the page allocator, or given back to it.
     pub pages: u64,
 }
 
