@@ -284,11 +284,13 @@ fn cut(pieces: &mut Vec<Piece>, range: PhysicalRange, way: impl Fn(u64) -> Way) 
 pub fn search(set: &Set) -> anyhow::Result<Findings> {
     let start = Instant::now();
     let matcher = Matcher::new(set);
-    let memory = Memory::open()?;
     let ranges = Ranges::find()?;
-    let pieces = memory.pieces(&ranges)?;
+    let pieces = Memory::open()?.pieces(&ranges)?;
     let (queue, found) = (Mutex::new(pieces.into_iter()), Mutex::new(Vec::new()));
     let work = || -> anyhow::Result<()> {
+        // Readers of one open /proc/kcore share the page that it copies through, without a lock
+        // (fs/proc/kcore.c): each would see some of what the other reads.
+        let memory = Memory::open()?;
         let mut room = Vec::new();
         loop {
             let next = queue.lock().map_or(None, |mut queue| queue.next());
@@ -380,18 +382,6 @@ impl Place {
         }
     }
 
-    /// Where it is now, by the kernel's account of this process.
-    fn physical(&self) -> anyhow::Result<u64> {
-        const PATH: &str = "/proc/self/pagemap";
-        let address = self.page.as_ptr() as u64;
-        let mut entry = [0; 8];
-        File::open(PATH)?
-            .read_exact_at(&mut entry, address / PAGE * 8)
-            .context(PATH)?;
-        let frame = u64::from_ne_bytes(entry) & ((1 << 55) - 1);
-        Ok(frame * PAGE + OFFSET as u64)
-    }
-
     fn needle(&self) -> &[u8; NEEDLE_SIZE] {
         // SAFETY: The page is mapped as long as this value lives, and nobody writes it now.
         let page = unsafe { self.page.as_ref() };
@@ -437,22 +427,6 @@ impl Planted {
                 )?,
             ],
         })
-    }
-
-    /// Where one of them is, and whether it still is what `set` has of it: for
-    /// whoever wonders why it was not found.
-    pub fn whereabouts(&self, set: &Set, name: &str) -> anyhow::Result<String> {
-        let of = set.names.iter().position(|other| other == name);
-        let place = self.places.iter().find(|place| place.name == name);
-        let (of, place) = of.zip(place).context("not planted")?;
-        let mut alone = Set::new(set.keys);
-        alone.add(name, [place.needle()]);
-        let same = set
-            .needles
-            .iter()
-            .any(|needle| needle.of == of && needle.image == alone.needles[0].image);
-        let state = if same { "as planted" } else { "written over" };
-        Ok(format!("at {:#x}, {state}", place.physical()?))
     }
 
     /// Adds them to what is looked for; answers the index and name of each.
