@@ -146,7 +146,7 @@ pub struct MixedFigures {
     /// Instructions of the dearest of these.
     pub interrupted_max: u64,
     /// Calls in which the kernel's caches of small objects took pages from the page
-    /// allocator, and no interrupt came.
+    /// allocator or gave some back, and no interrupt came.
     pub supplied: u64,
     /// Instructions of the dearest of these.
     pub supplied_max: u64,

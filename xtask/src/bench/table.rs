@@ -176,8 +176,8 @@ fn mixed(text: &mut String, report: &Report) {
          (`RINGFENCE_IOCTL_ALLOC`) takes {} instructions of its thread in the median and {} at \
          worst, a release {} and {}. Apart from these are {} calls in which an interrupt came, of \
          which the dearest took {} with all that the kernel did then, and {} in which the kernel's \
-         caches of small objects took new pages or gave some back, of which the dearest took {}. In {} calls another thread \
-         was given the processor; {} waited for a lock that was in the hands of such a thread, \
+         caches of small objects took new pages or gave some back, of which the dearest took {}. In {} \
+         calls another thread was given the processor; {} waited for a lock that was in the hands of such a thread, \
          which no figure has.\n",
         show_size(mixed.region),
         mixed.occupancy,

@@ -10,9 +10,9 @@
 //! calls had to wait for that is counted. A call in which an interrupt came has the
 //! instructions of that in its time, and whatever the kernel does after one; these
 //! calls are told apart. So are those in which the kernel's caches of small objects were
-//! empty and took pages from the page allocator, or full and gave some back. Allocations do not wait for memory to be zeroed: that, and a
-//! run that is not there, is answered at once, and the thread gives something back or
-//! rests.
+//! empty and took pages from the page allocator, or full and gave some back.
+//! Allocations do not wait for memory to be zeroed: that, and a run that is not there,
+//! is answered at once, and the thread gives something back or rests.
 
 use std::collections::VecDeque;
 use std::io;
