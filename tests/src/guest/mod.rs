@@ -23,6 +23,7 @@ pub mod memory;
 pub mod module;
 pub mod open_files;
 pub mod pressure;
+pub mod reserved_memory;
 pub mod search;
 pub mod ta;
 pub mod tee_invoke;

@@ -17,25 +17,17 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use ringfence::control::Control;
 use rustix::fs::{MemfdFlags, OFlags};
 use rustix::mm::{mmap, munmap, MapFlags, ProtFlags};
 use rustix::rand::{getrandom, GetRandomFlags};
 
 use super::memory::{PhysicalRange, PAGE};
-use super::{allocation, debug, kcore};
+use super::{allocation, debug, kcore, reserved_memory};
 use crate::needles::{is_telling, Matcher, Set, NEEDLE_SIZE};
 
 /// Bytes that are looked at together.
 const PIECE: u64 = 4 << 20;
-
-/// Heaps whose memory Linux does not count as its own. Of the protected ones, what
-/// nobody has allocated is open.
-const CARVEOUTS: [&str; 4] = [
-    "protected-video",
-    "protected-ui",
-    "protected-record",
-    "camera",
-];
 
 /// A needle that was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -75,15 +67,21 @@ struct Ranges {
 impl Ranges {
     fn find() -> anyhow::Result<Self> {
         let mut carveouts = Vec::new();
-        for heap in CARVEOUTS {
-            let region = region(heap)?;
-            // A region that is fenced as a whole has nothing open.
-            if heap == "protected-record" && super::heap_info(heap)?.protected_bytes != 0 {
+        for heap in Control::open()?.heaps()? {
+            if !reserved_memory::is_unmapped(&heap.name)? {
                 continue;
             }
-            let mut taken = debug::ranges(heap)?;
-            taken.extend(debug::dirty_ranges(heap)?);
-            taken.retain(|_| heap != "camera");
+            let region = reserved_memory::of(&heap.name)?;
+            // A region that is fenced as a whole has nothing open. Of the other protected ones, what
+            // nobody has allocated is.
+            if heap.whole_region && heap.protected_bytes != 0 {
+                continue;
+            }
+            let mut taken = Vec::new();
+            if heap.protected {
+                taken = debug::ranges(&heap.name)?;
+                taken.extend(debug::dirty_ranges(&heap.name)?);
+            }
             taken.sort_unstable_by_key(|line| line.range.start);
             let mut start = region.start;
             for line in taken {
@@ -124,27 +122,6 @@ fn system_memory() -> anyhow::Result<Vec<PhysicalRange>> {
     let total: u64 = ranges.iter().map(|range| range.size).sum();
     anyhow::ensure!(total > 512 << 20, "{PATH} shows {total} bytes of memory");
     Ok(ranges)
-}
-
-/// A heap's region, as the devicetree has it.
-fn region(heap: &str) -> anyhow::Result<PhysicalRange> {
-    const FOLDER: &str = "/proc/device-tree/reserved-memory";
-    for entry in fs::read_dir(FOLDER).context(FOLDER)? {
-        let entry = entry?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if name.split('@').next() != Some(heap) {
-            continue;
-        }
-        let reg = fs::read(entry.path().join("reg"))?;
-        let number = |at: usize| -> Option<u64> {
-            Some(u64::from_be_bytes(reg.get(at..at + 8)?.try_into().ok()?))
-        };
-        return Ok(PhysicalRange {
-            start: number(0).context("reg is too short")?,
-            size: number(8).context("reg is too short")?,
-        });
-    }
-    anyhow::bail!("{FOLDER} has no node {heap}")
 }
 
 /// Physical memory, mapped to be read.

@@ -2,11 +2,10 @@
 
 //! The heaps' regions, as the devicetree declares them.
 
-use std::fs;
-
 use anyhow::Context;
 use ringfence::buffer::Buffer;
 use ringfence_tests::guest::memory::PhysicalRange;
+pub use ringfence_tests::guest::reserved_memory::of;
 use ringfence_tests::guest::{allocation, debug};
 
 /// A heap that the devicetree of the test machine declares.
@@ -76,28 +75,6 @@ pub const DECLARED: [Declared; 4] = [
 /// Whether a heap is one of a region that Linux does not use otherwise.
 pub fn is_carveout(heap: &str) -> bool {
     [RECORD, SCATTERED].contains(&heap) || DECLARED.iter().any(|declared| declared.name == heap)
-}
-
-/// Where a heap's region is.
-pub fn of(heap: &str) -> anyhow::Result<PhysicalRange> {
-    const FOLDER: &str = "/proc/device-tree/reserved-memory";
-    for entry in fs::read_dir(FOLDER).context(FOLDER)? {
-        let entry = entry?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if name.split('@').next() != Some(heap) {
-            continue;
-        }
-        // Two cells of address and two of size, big-endian.
-        let reg = fs::read(entry.path().join("reg"))?;
-        let number = |at: usize| -> Option<u64> {
-            Some(u64::from_be_bytes(reg.get(at..at + 8)?.try_into().ok()?))
-        };
-        return Ok(PhysicalRange {
-            start: number(0).context("reg is too short")?,
-            size: number(8).context("reg is too short")?,
-        });
-    }
-    anyhow::bail!("{FOLDER} has no node {heap}")
 }
 
 /// Allocates from a heap and finds out where.
