@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 /// What one run has measured.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Figures {
     /// Release of the kernel.
@@ -233,7 +233,7 @@ impl Work {
 }
 
 /// The counter that was read, and what it counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Counter {
     /// Steps in a second of guest time, as the counter itself says.

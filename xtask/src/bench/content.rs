@@ -82,22 +82,10 @@ pub fn judge(figures: &Figures) -> [Judgement; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ringfence_tests::bench::{Counter, FilmFigures};
+    use ringfence_tests::bench::FilmFigures;
 
     fn figures(cenc: u64, within_bounds: bool) -> Figures {
         Figures {
-            kernel: "7.3".to_owned(),
-            counter: Counter {
-                hertz: 1,
-                instructions_per_step: 1,
-                overhead: 0,
-            },
-            heaps: Vec::new(),
-            pages: Vec::new(),
-            protection: Vec::new(),
-            states: Vec::new(),
-            mixed: None,
-            touches: Vec::new(),
             content: Some(ContentFigures {
                 bytes: 1 << 20,
                 rounds: 1,
@@ -112,7 +100,7 @@ mod tests {
                     within_bounds,
                 },
             }),
-            decoding: None,
+            ..Figures::default()
         }
     }
 

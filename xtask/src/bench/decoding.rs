@@ -64,24 +64,10 @@ pub fn judge(figures: &Figures) -> Judgement {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ringfence_tests::bench::Counter;
 
     #[test]
     fn what_is_over_its_bound_is_found() {
         let figures = |whole| Figures {
-            kernel: "7.3".to_owned(),
-            counter: Counter {
-                hertz: 1,
-                instructions_per_step: 1,
-                overhead: 0,
-            },
-            heaps: Vec::new(),
-            pages: Vec::new(),
-            protection: Vec::new(),
-            states: Vec::new(),
-            mixed: None,
-            touches: Vec::new(),
-            content: None,
             decoding: Some(DecodingFigures {
                 width: 640,
                 height: 360,
@@ -91,6 +77,7 @@ mod tests {
                 around: 1,
                 library: 1000,
             }),
+            ..Figures::default()
         };
         assert!(judge(&figures(2750)).1.is_ok());
         assert!(judge(&figures(2751)).1.is_err());
