@@ -26,7 +26,6 @@ pub mod pressure;
 pub mod reserved_memory;
 pub mod search;
 pub mod ta;
-pub mod tee_invoke;
 pub mod tee_ioctl;
 pub mod video;
 

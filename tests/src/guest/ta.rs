@@ -95,28 +95,40 @@ impl Ta {
             .map(drop)
     }
 
+    /// Sends a message.
+    fn send(&mut self, command: u32, message: &impl Message) -> Result<(), Code> {
+        let message = encoded(message);
+        self.invoke(command, bytes(&message), ParamNone, ParamNone, ParamNone)
+            .map(drop)
+    }
+
+    /// Has content written to a buffer, as a message says.
+    fn write(
+        &mut self,
+        command: u32,
+        handle: u64,
+        message: &impl Message,
+        content: &[u8],
+    ) -> Result<u64, Code> {
+        let message = encoded(message);
+        let (.., written) = self.invoke(
+            command,
+            number(handle),
+            bytes(&message),
+            bytes(content),
+            answer(),
+        )?;
+        Ok(join(written.a(), written.b()))
+    }
+
     /// Brings a device key.
     pub fn provision(&mut self, provision: &Provision) -> Result<(), Code> {
-        self.invoke(
-            command::PROVISION,
-            bytes(&encoded(provision)),
-            ParamNone,
-            ParamNone,
-            ParamNone,
-        )
-        .map(drop)
+        self.send(command::PROVISION, provision)
     }
 
     /// Loads a licence.
     pub fn load_licence(&mut self, licence: &Licence) -> Result<(), Code> {
-        self.invoke(
-            command::LOAD_LICENCE,
-            bytes(&encoded(licence)),
-            ParamNone,
-            ParamNone,
-            ParamNone,
-        )
-        .map(drop)
+        self.send(command::LOAD_LICENCE, licence)
     }
 
     /// Decrypts one piece.
@@ -126,15 +138,7 @@ impl Ta {
         request: &Decrypt,
         ciphertext: &[u8],
     ) -> Result<u64, Code> {
-        let message = encoded(request);
-        let (.., written) = self.invoke(
-            command::DECRYPT,
-            number(handle),
-            bytes(&message),
-            bytes(ciphertext),
-            answer(),
-        )?;
-        Ok(join(written.a(), written.b()))
+        self.write(command::DECRYPT, handle, request, ciphertext)
     }
 
     /// Decrypts a sample, or a piece of one.
@@ -144,15 +148,7 @@ impl Ta {
         request: &DecryptSample,
         sample: &[u8],
     ) -> Result<u64, Code> {
-        let message = encoded(request);
-        let (.., written) = self.invoke(
-            command::DECRYPT_SAMPLE,
-            number(handle),
-            bytes(&message),
-            bytes(sample),
-            answer(),
-        )?;
-        Ok(join(written.a(), written.b()))
+        self.write(command::DECRYPT_SAMPLE, handle, request, sample)
     }
 
     /// Runs AES-CTR over so many bytes of the application's own memory (test
