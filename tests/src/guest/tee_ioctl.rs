@@ -6,13 +6,15 @@
 use std::ffi::c_void;
 use std::fs::{File, OpenOptions};
 use std::mem::size_of;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::ptr;
 
 use anyhow::Context;
 use rustix::io::Errno;
-use rustix::ioctl::{ioctl, opcode, Ioctl, IoctlOutput, Opcode, Setter};
+use rustix::ioctl::{ioctl, opcode, Opcode, Setter};
 use rustix::mm::{mmap, munmap, MapFlags, ProtFlags};
+
+use super::new_fd;
 
 /// `TEE_IOCTL_LOGIN_PUBLIC`.
 const PUBLIC: u32 = 0;
@@ -27,6 +29,10 @@ struct BufferData {
 /// `TEE_IOC_OPEN_SESSION`, `TEE_IOC_INVOKE`: declared as reading only.
 const OPEN_SESSION: Opcode = opcode::read::<BufferData>(0xa4, 2);
 const INVOKE: Opcode = opcode::read::<BufferData>(0xa4, 3);
+
+/// `TEE_IOC_SHM_ALLOC`, `TEE_IOC_SHM_REGISTER_FD`.
+const SHM_ALLOC: Opcode = opcode::read_write::<ShmAlloc>(0xa4, 1);
+const REGISTER_FD: Opcode = opcode::read_write::<RegisterFd>(0xa4, 8);
 
 /// `struct tee_ioctl_open_session_arg` without parameters.
 #[repr(C)]
@@ -98,52 +104,15 @@ struct ShmAlloc {
     id: i32,
 }
 
-/// An ioctl that makes memory known, by its structure.
-trait MakesKnown {
-    const NUMBER: u8;
-}
-
-/// `TEE_IOC_SHM_REGISTER_FD`.
-impl MakesKnown for RegisterFd {
-    const NUMBER: u8 = 8;
-}
-
-/// `TEE_IOC_SHM_ALLOC`.
-impl MakesKnown for ShmAlloc {
-    const NUMBER: u8 = 1;
-}
-
-struct MakeKnown<'a, T>(&'a mut T);
-
-// SAFETY: Both ioctls take a pointer to their structure, write nothing but it, and answer
-// a new file descriptor.
-unsafe impl<T: MakesKnown> Ioctl for MakeKnown<'_, T> {
-    type Output = OwnedFd;
-    const IS_MUTATING: bool = true;
-
-    fn opcode(&self) -> Opcode {
-        opcode::read_write::<T>(0xa4, T::NUMBER)
-    }
-
-    fn as_ptr(&mut self) -> *mut c_void {
-        ptr::from_mut(self.0).cast()
-    }
-
-    unsafe fn output_from_ptr(answer: IoctlOutput, _: *mut c_void) -> Result<OwnedFd, Errno> {
-        // SAFETY: The ioctl has succeeded, and its answer is a descriptor that nobody else
-        // has.
-        Ok(unsafe { OwnedFd::from_raw_fd(answer as RawFd) })
-    }
-}
-
 /// Registers a dma-buf as memory that commands may refer to.
 pub fn register_dma_buf(device: &File, buffer: impl AsFd) -> Result<OwnedFd, Errno> {
     let mut argument = RegisterFd {
         fd: i64::from(buffer.as_fd().as_raw_fd()),
         ..Default::default()
     };
-    // SAFETY: See the implementation of `Ioctl`.
-    unsafe { ioctl(device, MakeKnown(&mut argument)) }
+    // SAFETY: `TEE_IOC_SHM_REGISTER_FD` reads and writes that structure, and answers a new
+    // descriptor.
+    unsafe { new_fd::create(device, REGISTER_FD, &mut argument) }
 }
 
 /// Types of parameters: `TEE_IOCTL_PARAM_ATTR_TYPE_*`.
@@ -218,8 +187,9 @@ impl RawSession {
             size,
             ..Default::default()
         };
-        // SAFETY: See the implementation of `Ioctl`.
-        let fd = unsafe { ioctl(&self.device, MakeKnown(&mut argument)) }?;
+        // SAFETY: `TEE_IOC_SHM_ALLOC` reads and writes that structure, and answers a new
+        // descriptor.
+        let fd = unsafe { new_fd::create(&self.device, SHM_ALLOC, &mut argument) }?;
         let length = usize::try_from(size)?;
         let protection = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: A new mapping at an address of the kernel's choice.

@@ -3,7 +3,7 @@
 //! What decrypting into protected memory costs, beside AES-CTR over the trusted
 //! application's own memory; and the calls of the secure world that a film takes.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::Path;
 
 use anyhow::Context;
@@ -14,13 +14,11 @@ use ringfence::heap::Heap;
 use ringfence::play::pace::Rate;
 use ringfence::play::player::{Memory, Plan, Player};
 use ringfence::play::Movie;
-use ringfence::proto::message::{
-    self, DecryptSample, Message, Pattern, Scheme, Subsample, MAX_SAMPLE,
-};
+use ringfence::proto::message::{DecryptSample, Message, Pattern, Scheme, Subsample, MAX_SAMPLE};
 use ringfence::secure::SecureSession;
 use ringfence_tests::bench::{ContentFigures, Counter, FilmFigures};
 use ringfence_tests::content::Content;
-use ringfence_tests::guest::ta::{expect_done, Ta};
+use ringfence_tests::guest::ta::{self, expect_done, Ta};
 
 use crate::counter;
 
@@ -42,10 +40,8 @@ impl Memory for OneHeap<'_> {
 }
 
 /// A message in a file of the share.
-pub fn read<M: Message>(name: &Path) -> anyhow::Result<M> {
-    let path = Path::new(SHARE).join(name);
-    let bytes = fs::read(&path).with_context(|| path.display().to_string())?;
-    message::decode(&bytes).map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))
+fn read<M: Message>(name: &Path) -> anyhow::Result<M> {
+    ta::message(&Path::new(SHARE).join(name))
 }
 
 /// A session of the trusted application that has the device key, and the known key.
