@@ -20,7 +20,7 @@ use anyhow::{bail, Result};
 use crate::artefact::kernel::Flavour;
 use crate::cache::Cache;
 use crate::stack::{Build, Stack};
-use crate::suites::{GUEST, HOST, LATENCY_SECONDS, LATENCY_SUITE, PROOFS};
+use crate::suites::{GUEST, HOST, LATENCY_SECONDS, LATENCY_SUITE, NOT_ABOUT_THE_KERNEL, PROOFS};
 pub use counts::Counts;
 use transcript::{Page, Transcript};
 
@@ -77,6 +77,13 @@ fn is_wanted(names: &[String], name: &str) -> bool {
     names.is_empty() || names.iter().any(|other| other == name)
 }
 
+/// Whether a suite of the guest is wanted on a kernel: the debug kernel looks for faults of the kernel.
+fn is_wanted_on(flavour: Flavour, names: &[String], name: &str) -> bool {
+    let is_left_out =
+        flavour == Flavour::Debug && names.is_empty() && NOT_ABOUT_THE_KERNEL.contains(&name);
+    is_wanted(names, name) && !is_left_out
+}
+
 fn host_jobs<'s>(stack: &'s Stack, names: &[String]) -> Vec<Job<'s>> {
     HOST.into_iter()
         .filter(|(name, ..)| is_wanted(names, name))
@@ -94,7 +101,7 @@ fn guest_jobs<'s>(cache: &'s Cache, stack: &'s Stack, names: &[String]) -> Vec<J
             .suites
             .iter()
             .copied()
-            .filter(|name| is_wanted(names, name))
+            .filter(|name| is_wanted_on(flavour, names, name))
             .collect();
         if !suites.is_empty() {
             let title = format!("guest, {flavour} kernel: {}", suites.join(" "));
@@ -213,6 +220,23 @@ mod tests {
         let error = check_names(&["nonsense".to_owned()]).expect_err("there is none");
         assert!(error.to_string().contains("protect"));
         assert!(check_names(&["heaps".to_owned(), "host".to_owned()]).is_ok());
+    }
+
+    #[test]
+    fn the_debug_kernel_runs_what_is_named_and_what_is_about_the_kernel() {
+        let named = ["content".to_owned()];
+        assert!(is_wanted_on(Flavour::Plain, &[], "content"));
+        assert!(!is_wanted_on(Flavour::Debug, &[], "content"));
+        assert!(is_wanted_on(Flavour::Debug, &[], "heaps"));
+        assert!(is_wanted_on(Flavour::Debug, &named, "content"));
+        assert!(!is_wanted_on(Flavour::Debug, &named, "heaps"));
+    }
+
+    #[test]
+    fn every_suite_that_is_left_out_exists() {
+        for name in NOT_ABOUT_THE_KERNEL {
+            assert!(check_names(&[name.to_owned()]).is_ok(), "{name}");
+        }
     }
 
     #[test]
