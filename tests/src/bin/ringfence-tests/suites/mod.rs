@@ -52,18 +52,18 @@ use std::time::Duration;
 use libtest_mimic::{Arguments, Failed, Trial};
 use ringfence::control::Control;
 use ringfence::heap::HeapInfo;
-use ringfence_tests::guest::{deadline, memory};
+use ringfence_tests::guest::{deadline, memory, module};
 
 /// How the machine must have been booted for a suite.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Boot {
     /// With all modules loaded.
     Default,
-    /// Without the module optee.
+    /// Without the module optee; the heaps' modules are loaded if they are not.
     NoTee,
     /// With the kernel's own heaps as well, and ours by other names.
     Upstream,
-    /// With memory of heaps charged to control groups.
+    /// With memory of heaps charged to control groups; the heaps' modules are loaded if they are not.
     Charged,
     /// With `swiotlb=force` on the kernel's command line.
     Bounced,
@@ -343,7 +343,13 @@ pub fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Some(word) if !word.starts_with('-') => match SUITES.iter().find(|s| s.name == word) {
-            Some(suite) => run(&[suite], &arguments[2..]),
+            Some(suite) => match prepare(suite) {
+                Ok(()) => run(&[suite], &arguments[2..]),
+                Err(error) => {
+                    eprintln!("{word}: {error:#}");
+                    ExitCode::FAILURE
+                }
+            },
             None => {
                 eprintln!("there is no suite {word}; `ringfence-tests list` shows them");
                 ExitCode::from(2)
@@ -364,6 +370,16 @@ fn list() {
         // Whoever does not read on has seen enough.
         let _ = writeln!(io::stdout(), "{} {}", suite.name, suite.boot.word());
     }
+}
+
+/// Loads the heaps for suites that may be the first in a bare machine.
+fn prepare(suite: &Suite) -> anyhow::Result<()> {
+    if matches!(suite.boot, Boot::NoTee | Boot::Charged) {
+        for name in [module::CARVEOUT, module::SYSTEM, module::CMA] {
+            module::load(name)?;
+        }
+    }
+    Ok(())
 }
 
 fn run(suites: &[&Suite], options: &[String]) -> ExitCode {
