@@ -315,7 +315,7 @@ pub fn nothing_is_left() -> anyhow::Result<()> {
 }
 
 fn soak() -> anyhow::Result<()> {
-    let wanted = setting("RINGFENCE_SOAK_OPERATIONS", 500)?;
+    let wanted = setting("RINGFENCE_SOAK_OPERATIONS", debug::tries(500))?;
     let seed = setting("RINGFENCE_SEED", fastrand::u64(..))?;
     println!("{wanted} operations, RINGFENCE_SEED={seed}");
     let before = Control::open()?.heaps()?;
