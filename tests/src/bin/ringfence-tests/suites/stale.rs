@@ -266,14 +266,15 @@ fn longest_run(region: PhysicalRange, live: &VecDeque<(Buffer, PhysicalRange)>) 
 /// full. Each buffer must be zero as a whole, each figure exact, and nothing is
 /// refused for which there is room.
 fn pressure() -> anyhow::Result<()> {
-    const ROUNDS: u32 = 32;
+    // Sixteen take more than the heap has.
+    let rounds = debug::tries(32).max(16);
     // A small one, so that every byte of every round can be looked at.
     let heap = FIRMWARE;
     let region = region::of(heap)?;
     let mut live = VecDeque::new();
     let mut free = region.size;
     let mut number = 1_u64;
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds {
         number = number
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1);
