@@ -410,12 +410,7 @@ impl Traces {
             heap.free = 0;
             heap.largest_free = 0;
         }
-        // A region that is fenced as a whole stays so for a while after its last buffer.
-        for heap in heaps.iter_mut().filter(|heap| heap.whole_region) {
-            if heap.buffers == 0 && heap.quarantined == 0 {
-                heap.protected_bytes = 0;
-            }
-        }
+        forget_idle_fences(&mut heaps);
         Ok(Self {
             heaps,
             open_files: fs::read_dir("/proc/self/fd")?.count(),
@@ -440,10 +435,23 @@ fn without_traces(test: fn() -> anyhow::Result<()>) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A region that is fenced as a whole stays so for a while after its last buffer: that
+/// is no difference.
+fn forget_idle_fences(heaps: &mut [HeapInfo]) {
+    for heap in heaps.iter_mut().filter(|heap| heap.whole_region) {
+        if heap.buffers == 0 && heap.quarantined == 0 {
+            heap.protected_bytes = 0;
+        }
+    }
+}
+
 /// Waits until every heap has the figures that it had before.
 fn settled(before: &[HeapInfo]) -> anyhow::Result<()> {
+    let mut before = before.to_vec();
+    forget_idle_fences(&mut before);
     deadline::until(SETTLING, "the heaps come to rest", || {
-        let now = Control::open()?.heaps()?;
+        let mut now = Control::open()?.heaps()?;
+        forget_idle_fences(&mut now);
         anyhow::ensure!(now == before, "{now:#?}\nbefore: {before:#?}");
         Ok(Some(()))
     })
