@@ -379,7 +379,7 @@ fn slow_scrubber_keeps_nothing() -> anyhow::Result<()> {
     let took = start.elapsed();
     module::load(CARVEOUT)?;
     all_online()?;
-    // What was left to be scrubbed would have taken half as long again at least.
+    // To scrub what is left would take 96 seconds at least.
     anyhow::ensure!(took < Duration::from_secs(60), "rmmod took {took:?}");
     // And right in the middle of its work.
     for _ in 0..debug::tries(5) {
