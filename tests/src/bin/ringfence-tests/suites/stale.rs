@@ -379,7 +379,8 @@ fn slow_scrubber_keeps_nothing() -> anyhow::Result<()> {
     let took = start.elapsed();
     module::load(CARVEOUT)?;
     all_online()?;
-    anyhow::ensure!(took < Duration::from_secs(5), "rmmod took {took:?}");
+    // To scrub what is left would take 96 seconds at least.
+    anyhow::ensure!(took < Duration::from_secs(60), "rmmod took {took:?}");
     // And right in the middle of its work.
     for _ in 0..debug::tries(5) {
         reload(&["scrub_rate=100000"])?;
