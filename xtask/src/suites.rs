@@ -203,7 +203,7 @@ pub const GUEST: &[GuestBoot] = &[
 /// Suites that the debug kernel runs when they are named, and only then: they are about programs and
 /// about applications of the secure world. What these have the modules do, other suites have them do
 /// as well; `parity` has twice the same done.
-pub const NOT_ABOUT_THE_KERNEL: [&str; 5] = ["command", "content", "decoder", "fallback", "parity"];
+pub const NOT_ABOUT_THE_KERNEL: [&str; 3] = ["command", "decoder", "parity"];
 
 /// Faults made on purpose, in a boot of their own: the run must end as a failure because of them.
 #[derive(Debug, Clone, Copy)]

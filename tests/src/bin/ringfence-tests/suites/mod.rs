@@ -435,8 +435,8 @@ fn without_traces(test: fn() -> anyhow::Result<()>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A region that is fenced as a whole stays so for a while after its last buffer: that
-/// is no difference.
+/// Makes figures those of when the last fence has come down: a region that is fenced as a
+/// whole stays so for a while after its last buffer.
 fn forget_idle_fences(heaps: &mut [HeapInfo]) {
     for heap in heaps.iter_mut().filter(|heap| heap.whole_region) {
         if heap.buffers == 0 && heap.quarantined == 0 {
@@ -445,13 +445,13 @@ fn forget_idle_fences(heaps: &mut [HeapInfo]) {
     }
 }
 
-/// Waits until every heap has the figures that it had before.
+/// Waits until every heap has the figures that it had before, and no region without
+/// buffers is fenced.
 fn settled(before: &[HeapInfo]) -> anyhow::Result<()> {
     let mut before = before.to_vec();
     forget_idle_fences(&mut before);
     deadline::until(SETTLING, "the heaps come to rest", || {
-        let mut now = Control::open()?.heaps()?;
-        forget_idle_fences(&mut now);
+        let now = Control::open()?.heaps()?;
         anyhow::ensure!(now == before, "{now:#?}\nbefore: {before:#?}");
         Ok(Some(()))
     })

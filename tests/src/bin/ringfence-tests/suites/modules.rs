@@ -15,7 +15,7 @@ use rustix::io::Errno;
 
 use super::protect::handle;
 use super::region::{self, CAMERA, DECLARED, VIDEO, WHOLE};
-use super::Test;
+use super::{settled, Test};
 
 pub const TESTS: &[Test] = &[
     (
@@ -93,9 +93,7 @@ fn heaps_revive() -> anyhow::Result<()> {
     for (declared, device) in &devices {
         drop(allocation::allocate_size(device, declared.size)?);
     }
-    let after = Control::open()?.heaps()?;
-    anyhow::ensure!(after == before, "{after:#?}\nbefore: {before:#?}");
-    Ok(())
+    settled(&before)
 }
 
 fn the_core_never_unloads() -> anyhow::Result<()> {
@@ -142,9 +140,7 @@ fn unbound_heap() -> anyhow::Result<()> {
     );
     drop((new, kept));
     expect_zero(kept_range, "released after the heap was bound again")?;
-    let after = Control::open()?.heaps()?;
-    anyhow::ensure!(after == before, "{after:#?}\nbefore: {before:#?}");
-    Ok(())
+    settled(&before)
 }
 
 fn again_and_again() -> anyhow::Result<()> {
