@@ -25,6 +25,7 @@ pub mod open_files;
 pub mod pressure;
 pub mod reserved_memory;
 pub mod search;
+pub mod supplicant;
 pub mod ta;
 pub mod tee_invoke;
 pub mod tee_ioctl;
