@@ -38,11 +38,6 @@ impl Buffer {
             .map(Self::from)
             .map_err(failed)
     }
-
-    /// The dma-buf, for mapping a buffer that allows it.
-    pub fn into_dma_buf(self) -> DmaBuf {
-        self.0
-    }
 }
 
 impl From<OwnedFd> for Buffer {

@@ -97,16 +97,7 @@ impl SecureSession {
     /// [`Refusal::RolledBack`](crate::error::Refusal::RolledBack) if the trusted
     /// application has another one that is no older.
     pub fn provision(&mut self, provision: &Provision) -> Result<(), Error> {
-        let mut buffer = [0; Provision::MAX_SIZE];
-        let message = encode(provision, &mut buffer);
-        let mut operation = Operation::new(
-            0,
-            ParamTmpRef::new_input(message),
-            ParamNone,
-            ParamNone,
-            ParamNone,
-        );
-        self.invoke("take the device key", command::PROVISION, &mut operation)
+        self.send("take the device key", command::PROVISION, provision)
     }
 
     /// Loads a content key into this session.
@@ -119,16 +110,7 @@ impl SecureSession {
     /// [`Refusal::WrongLicence`](crate::error::Refusal::WrongLicence) if it is damaged
     /// or for another device.
     pub fn load_licence(&mut self, licence: &Licence) -> Result<(), Error> {
-        let mut buffer = [0; Licence::MAX_SIZE];
-        let message = encode(licence, &mut buffer);
-        let mut operation = Operation::new(
-            0,
-            ParamTmpRef::new_input(message),
-            ParamNone,
-            ParamNone,
-            ParamNone,
-        );
-        self.invoke("load the licence", command::LOAD_LICENCE, &mut operation)
+        self.send("load the licence", command::LOAD_LICENCE, licence)
     }
 
     /// Decrypts content into a protected buffer, `offset` bytes from its
@@ -165,8 +147,9 @@ impl SecureSession {
                 counter: piece.counter,
                 offset: offset.saturating_add(piece.offset),
             };
-            let written = self.decrypt_piece(handle, &request, piece.ciphertext)?;
-            if written != piece.ciphertext.len() as u64 {
+            let (command, content) = (command::DECRYPT, piece.ciphertext);
+            let written = self.write("decrypt", command, handle, &request, content)?;
+            if written != content.len() as u64 {
                 return Err(Error::Answer("not every byte was written"));
             }
             total += written;
@@ -174,49 +157,44 @@ impl SecureSession {
         Ok(total)
     }
 
-    fn decrypt_piece(
+    /// Sends a message.
+    fn send(
         &mut self,
-        handle: Handle,
-        request: &message::Decrypt,
-        ciphertext: &[u8],
-    ) -> Result<u64, Error> {
-        let mut buffer = [0; message::Decrypt::MAX_SIZE];
-        let message = encode(request, &mut buffer);
-        let (high, low) = split(handle.raw());
+        what: &'static str,
+        command: u32,
+        message: &impl Message,
+    ) -> Result<(), Error> {
+        let mut buffer = [0; message::LARGEST];
         let mut operation = Operation::new(
             0,
-            ParamValue::new(high, low, ParamType::ValueInput),
-            ParamTmpRef::new_input(message),
-            ParamTmpRef::new_input(ciphertext),
-            ParamValue::new(0, 0, ParamType::ValueOutput),
+            ParamTmpRef::new_input(encode(message, &mut buffer)),
+            ParamNone,
+            ParamNone,
+            ParamNone,
         );
-        self.invoke("decrypt", command::DECRYPT, &mut operation)?;
-        let written = operation.parameters().3;
-        Ok(join(written.a(), written.b()))
+        self.invoke(what, command, &mut operation)
     }
-}
 
-impl SecureSession {
-    /// Decrypts a sample, or a piece of one, into a protected buffer, and returns
-    /// the number of bytes written. `sample` has at most
-    /// [`MAX_SAMPLE`](message::MAX_SAMPLE) bytes.
-    pub fn decrypt_sample(
+    /// Has content written to a protected buffer, as a message says; returns the
+    /// number of bytes written.
+    fn write(
         &mut self,
+        what: &'static str,
+        command: u32,
         handle: Handle,
-        request: &DecryptSample,
-        sample: &[u8],
+        message: &impl Message,
+        content: &[u8],
     ) -> Result<u64, Error> {
-        let mut buffer = [0; DecryptSample::MAX_SIZE];
-        let message = encode(request, &mut buffer);
+        let mut buffer = [0; message::LARGEST];
         let (high, low) = split(handle.raw());
         let mut operation = Operation::new(
             0,
             ParamValue::new(high, low, ParamType::ValueInput),
-            ParamTmpRef::new_input(message),
-            ParamTmpRef::new_input(sample),
+            ParamTmpRef::new_input(encode(message, &mut buffer)),
+            ParamTmpRef::new_input(content),
             ParamValue::new(0, 0, ParamType::ValueOutput),
         );
-        self.invoke("decrypt a sample", command::DECRYPT_SAMPLE, &mut operation)?;
+        self.invoke(what, command, &mut operation)?;
         let written = operation.parameters().3;
         Ok(join(written.a(), written.b()))
     }
@@ -229,12 +207,12 @@ impl Decrypt for SecureSession {
         request: &DecryptSample,
         sample: &[u8],
     ) -> Result<u64, Error> {
-        SecureSession::decrypt_sample(self, handle, request, sample)
+        let command = command::DECRYPT_SAMPLE;
+        self.write("decrypt a sample", command, handle, request, sample)
     }
 }
 
-/// Encodes a message into a buffer of its own maximal size.
-fn encode<'b, M: Message>(message: &M, buffer: &'b mut [u8]) -> &'b [u8] {
-    debug_assert!(buffer.len() >= M::MAX_SIZE);
-    message::encode(message, buffer).expect("MAX_SIZE bytes suffice for every message")
+/// Encodes a message that a client sends.
+fn encode<'b>(message: &impl Message, buffer: &'b mut [u8; message::LARGEST]) -> &'b [u8] {
+    message::encode(message, buffer).expect("as many bytes suffice for every message")
 }

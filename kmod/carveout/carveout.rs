@@ -8,7 +8,6 @@ use kernel::{
     new_spinlock,
     page::PAGE_SIZE,
     prelude::*,
-    rbtree::RBTreeNodeReservation,
     sync::{
         atomic::{
             Atomic,
@@ -17,7 +16,8 @@ use kernel::{
         },
         Arc,
         Mutex,
-        SpinLock, //
+        SpinLock,
+        SpinLockGuard, //
     },
     time::Msecs, //
 };
@@ -66,6 +66,7 @@ use crate::{
     },
     open,
     ranges::{
+        NodeReservation,
         RangeState,
         Ranges,
         Wish, //
@@ -154,7 +155,7 @@ impl Carveout {
         let groups = KVVec::from_elem(Group::default(), needed.groups, GFP_KERNEL)?;
         let allocator =
             RangeAllocator::new(geometry, max_live, records, groups).map_err(explain)?;
-        let mut ranges = Ranges::new(region.range(), granule, allocator, max_live);
+        let mut ranges = Ranges::new(region.range(), granule, allocator, max_live)?;
         match &settings.protection {
             None if !clean => ranges.soil_all()?,
             Some(protection) if protection.unit == Unit::Region => ranges.fence_as_a_whole(),
@@ -246,6 +247,24 @@ impl Carveout {
     /// The lock of what changes, for the scrubber.
     pub(crate) fn ranges(&self) -> &SpinLock<Ranges> {
         &self.ranges
+    }
+
+    /// What changes, locked, with a node for one more range.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    fn ranges_for_one_more(&self) -> Result<SpinLockGuard<'_, Ranges>> {
+        let mut ranges = self.ranges.lock();
+        if !ranges.has_spare() {
+            drop(ranges);
+            // Memory comes before the lock.
+            let node = NodeReservation::new(GFP_KERNEL)?;
+            ranges = self.ranges.lock();
+            // There is no room when others have brought more than there was before.
+            drop(ranges.keep(node));
+        }
+        Ok(ranges)
     }
 
     /// The lock of dirty ranges, for the scrubber.
@@ -348,15 +367,13 @@ impl Reservation {
         state: RangeState,
     ) -> Result<Option<Self>> {
         inject::check(Point::Record)?;
-        // Memory comes before the lock.
-        let node = RBTreeNodeReservation::new(GFP_KERNEL)?;
         inject::check(Point::Range)?;
         let allocated = {
-            let mut ranges = carveout.ranges.lock();
+            let mut ranges = carveout.ranges_for_one_more()?;
             if !ranges.can_allocate() {
                 return Ok(None);
             }
-            ranges.allocate(node, wish, state, Origin::current())
+            ranges.allocate(wish, state, Origin::current())
         };
         match allocated {
             Ok(range) => Ok(Some(Self {
@@ -385,11 +402,9 @@ impl Reservation {
     /// `EBUSY` when it, or a part of it, is allocated.
     pub(crate) fn at(carveout: &Arc<Carveout>, start: u64, size: u64) -> Result<Self> {
         inject::check(Point::Record)?;
-        let node = RBTreeNodeReservation::new(GFP_KERNEL)?;
         let range = carveout
-            .ranges
-            .lock()
-            .allocate_at(node, start, size)
+            .ranges_for_one_more()?
+            .allocate_at(start, size)
             .map_err(errno)?;
         Ok(Self {
             carveout: carveout.clone(),

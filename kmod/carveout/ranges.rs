@@ -6,7 +6,10 @@
 //! it has free is clean. Memory that nobody has, but of unknown content, is
 //! *dirty*: allocated for the allocator, and free for everybody else. A range
 //! moves between the trees of allocated and of dirty ranges with its node, so
-//! that giving it back needs no memory.
+//! that giving it back needs no memory. A node that is left over serves the next
+//! range: a carveout that has been in use for a while allocates without the
+//! kernel's slab allocator, whose caches now and then have to be filled in the
+//! middle of somebody's call.
 
 use kernel::{
     prelude::*,
@@ -49,6 +52,9 @@ pub(crate) use whole::Opening;
 
 /// Dirty ranges of which a region consists at first, at most.
 const FIRST_PIECES: u64 = 256;
+
+/// Nodes that are kept for the next ranges, at most.
+const MAX_SPARE: usize = 512;
 
 /// How a range stands that the allocator has allocated.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -128,7 +134,7 @@ impl Tracked {
 }
 
 type Node = RBTreeNode<u64, Tracked>;
-type NodeReservation = RBTreeNodeReservation<u64, Tracked>;
+pub(crate) type NodeReservation = RBTreeNodeReservation<u64, Tracked>;
 
 /// Memory for the records of [`Ranges::take`].
 pub(crate) struct Nodes {
@@ -188,6 +194,8 @@ pub(crate) struct Ranges {
     tracked: RBTree<u64, Tracked>,
     /// Dirty ranges, by physical address.
     dirty: RBTree<u64, Tracked>,
+    /// Nodes of neither.
+    spare: KVVec<NodeReservation>,
     dirty_bytes: u64,
     buffers: u32,
     kept_back: u64,
@@ -198,25 +206,46 @@ pub(crate) struct Ranges {
 
 impl Ranges {
     /// Everything is free and clean.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
     pub(crate) fn new(
         region: PhysRange,
         granule: u64,
         allocator: RangeAllocator<KVVec<Record>, KVVec<Group>>,
         max_live: usize,
-    ) -> Self {
-        Self {
+    ) -> Result<Self> {
+        Ok(Self {
             region,
             granule,
             allocator,
             max_live,
             tracked: RBTree::new(),
             dirty: RBTree::new(),
+            spare: KVVec::with_capacity(max_live.min(MAX_SPARE), GFP_KERNEL)?,
             dirty_bytes: 0,
             buffers: 0,
             kept_back: 0,
             fenced: 0,
             fence: Fence::None,
+        })
+    }
+
+    /// Whether there is a node for the next range.
+    pub(crate) fn has_spare(&self) -> bool {
+        !self.spare.is_empty()
+    }
+
+    /// Keeps a node for the next range. One more than are kept is for the caller to
+    /// drop, outside of the lock.
+    pub(crate) fn keep(&mut self, node: NodeReservation) -> Option<NodeReservation> {
+        if self.spare.len() == self.spare.capacity() {
+            return Some(node);
         }
+        // There is room.
+        let _ = self.spare.push_within_capacity(node);
+        None
     }
 
     /// Makes all of a new carveout dirty, in pieces that become clean one by one.
@@ -252,30 +281,52 @@ impl Ranges {
 
     /// Takes clean memory, in a time that does not depend on how much, and shows and
     /// counts it as `state`.
+    ///
+    /// # Errors
+    ///
+    /// `NoSpace`, `NoRecord`; `NoRecord` also without a [node](Self::has_spare).
     pub(crate) fn allocate(
         &mut self,
-        node: NodeReservation,
         wish: Wish,
         state: RangeState,
         origin: Origin,
     ) -> Result<PhysRange, AllocError> {
-        let range = self.allocator.alloc(Request {
+        let node = self.spare.pop().ok_or(AllocError::NoRecord)?;
+        let allocated = self.allocator.alloc(Request {
             size: wish.size,
             align: wish.alignment,
             placement: wish.placement,
-        })?;
-        Ok(self.track(node, &range, state, origin))
+        });
+        self.track_if(node, allocated, state, origin)
     }
 
     /// Takes this very range, which must be free and clean.
-    pub(crate) fn allocate_at(
+    ///
+    /// # Errors
+    ///
+    /// `Occupied`, `NoRecord`; `NoRecord` also without a [node](Self::has_spare).
+    pub(crate) fn allocate_at(&mut self, start: u64, size: u64) -> Result<PhysRange, AllocError> {
+        let node = self.spare.pop().ok_or(AllocError::NoRecord)?;
+        let allocated = self.allocator.alloc_at(start, size);
+        self.track_if(node, allocated, RangeState::Waiting, Origin::kernel())
+    }
+
+    /// Tracks a range if there is one.
+    fn track_if(
         &mut self,
         node: NodeReservation,
-        start: u64,
-        size: u64,
+        allocated: Result<Range, AllocError>,
+        state: RangeState,
+        origin: Origin,
     ) -> Result<PhysRange, AllocError> {
-        let range = self.allocator.alloc_at(start, size)?;
-        Ok(self.track(node, &range, RangeState::Waiting, Origin::kernel()))
+        match allocated {
+            Ok(range) => Ok(self.track(node, &range, state, origin)),
+            Err(error) => {
+                // There is room where it came from.
+                drop(self.keep(node));
+                Err(error)
+            }
+        }
     }
 
     /// Whether there is dirty memory, without which no run of `size` bytes can be found
@@ -429,14 +480,14 @@ impl Ranges {
         self.count(state, size, Sign::Plus);
     }
 
-    /// Gives back an allocated range that is clean. The node is for the caller to
-    /// drop, outside of the lock.
-    pub(crate) fn release(&mut self, start: u64) -> Option<Node> {
+    /// Gives back an allocated range that is clean. A node that is not kept is for the
+    /// caller to drop, outside of the lock.
+    pub(crate) fn release(&mut self, start: u64) -> Option<NodeReservation> {
         let handle = self.tracked.get(&start)?.handle;
-        let node = self.untrack(start);
+        let node = self.untrack(start)?;
         self.free(start, handle);
         self.note_release();
-        node
+        self.keep(node.into_reservation())
     }
 
     /// Makes an allocated range dirty.
@@ -493,9 +544,13 @@ impl Ranges {
 
     /// Takes note that the dirty range at `start` is zeroed up to `end`, which may
     /// lie behind it; answers the range's own end. When all of it is zeroed the
-    /// range becomes clean, and its node is for the caller to drop, outside of the
-    /// lock.
-    pub(crate) fn scrubbed(&mut self, start: u64, end: u64) -> Option<(u64, Option<Node>)> {
+    /// range becomes clean; a node that is not kept then is for the caller to drop,
+    /// outside of the lock.
+    pub(crate) fn scrubbed(
+        &mut self,
+        start: u64,
+        end: u64,
+    ) -> Option<(u64, Option<NodeReservation>)> {
         let range = self.dirty.get_mut(&start)?;
         let own_end = start + range.size;
         range.scrubbed = end.min(own_end) - start;
@@ -505,7 +560,9 @@ impl Ranges {
         let (handle, size) = (range.handle, range.size);
         self.dirty_bytes = self.dirty_bytes.saturating_sub(size);
         self.free(start, handle);
-        Some((own_end, self.dirty.remove_node(&start)))
+        let node = self.dirty.remove_node(&start);
+        let left_over = node.and_then(|node| self.keep(node.into_reservation()));
+        Some((own_end, left_over))
     }
 
     fn free(&mut self, start: u64, handle: Handle) {

@@ -8,8 +8,7 @@ use kernel::{
         PAGE_SIZE, //
     },
     prelude::*,
-    sync::Arc,
-    time::Msecs, //
+    sync::Arc, //
 };
 use ringfence_core::{
     cma::{
@@ -29,9 +28,7 @@ use ringfence_core::{
         Backend,
         Heap,
         HeapInfo,
-        RangeLine,
-        Request,
-        Retry, //
+        Request, //
     }, //
 };
 
@@ -114,16 +111,6 @@ impl Backend for CmaHeap {
 
     fn memory(&self) -> Option<&CStr> {
         Some(self.memory)
-    }
-
-    fn ranges(&self) -> Result<KVVec<RangeLine>> {
-        Ok(KVVec::new())
-    }
-
-    fn retry(_this: &Arc<Self>, _why: Retry) {}
-
-    fn background(&self) -> Option<Msecs> {
-        None
     }
 }
 

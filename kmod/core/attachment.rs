@@ -66,25 +66,23 @@ pub struct PhysRange {
 pub struct Direction(pub(crate) dma_data_direction);
 
 impl Direction {
-    /// The way that data moves between devices and a CPU whose access has these
-    /// `DMA_BUF_SYNC_*` flags; `None` when it neither reads nor writes.
-    pub(crate) fn of_sync(flags: u32) -> Option<Self> {
-        match flags & bindings::DMA_BUF_SYNC_RW {
-            bindings::DMA_BUF_SYNC_READ => Some(Self(dma_data_direction::DMA_FROM_DEVICE)),
-            bindings::DMA_BUF_SYNC_WRITE => Some(Self(dma_data_direction::DMA_TO_DEVICE)),
-            bindings::DMA_BUF_SYNC_RW => Some(Self(dma_data_direction::DMA_BIDIRECTIONAL)),
-            _ => None,
-        }
-    }
-}
-
-impl Direction {
     /// The device reads, and the CPU writes.
     pub const TO_DEVICE: Self = Self(dma_data_direction::DMA_TO_DEVICE);
     /// The device writes, and the CPU reads.
     pub const FROM_DEVICE: Self = Self(dma_data_direction::DMA_FROM_DEVICE);
     /// Both read and write.
     pub const BOTH: Self = Self(dma_data_direction::DMA_BIDIRECTIONAL);
+
+    /// The way that data moves between devices and a CPU whose access has these
+    /// `DMA_BUF_SYNC_*` flags; `None` when it neither reads nor writes.
+    pub(crate) fn of_sync(flags: u32) -> Option<Self> {
+        match flags & bindings::DMA_BUF_SYNC_RW {
+            bindings::DMA_BUF_SYNC_READ => Some(Self::FROM_DEVICE),
+            bindings::DMA_BUF_SYNC_WRITE => Some(Self::TO_DEVICE),
+            bindings::DMA_BUF_SYNC_RW => Some(Self::BOTH),
+            _ => None,
+        }
+    }
 }
 
 /// Splits `size` bytes into the lengths of scatter list entries.

@@ -10,10 +10,7 @@
 //!
 //! # Locking
 //!
-//! There is no lock here. The dma-buf's own reservation lock, which the dma-buf
-//! core holds when it calls to map and unmap for a device or for the kernel, and
-//! under which it keeps the list of attachments, is taken for what the core calls
-//! without it: CPU access.
+//! See [`cpu_buffer`](crate::cpu_buffer).
 
 use core::{
     cell::UnsafeCell,
@@ -26,10 +23,17 @@ use core::{
 use crate::{
     attachment::Direction,
     bindings,
+    cpu_buffer::{
+        begin_cpu_access,
+        end_cpu_access,
+        private,
+        CpuBuffer,
+        Locked,
+        Private, //
+    },
     dma_buf::{
         self,
-        DmaBuf,
-        Info, //
+        DmaBuf, //
     },
     kernel_mapping::KernelMapping,
     pages::{
@@ -37,7 +41,6 @@ use crate::{
         Run, //
     },
     registry::{
-        self,
         Entry,
         Heap, //
     },
@@ -56,7 +59,6 @@ use kernel::{
         vm_fault_t,
         vm_operations_struct, //
     },
-    container_of,
     device::Device,
     error::{
         from_result,
@@ -94,14 +96,14 @@ pub enum Fill {
 }
 
 /// What does not depend on the type of the owner: where `priv` of the dma-buf
-/// points to.
+/// points to, which is what [`OPERATIONS`] take it for.
 ///
 /// # Invariants
 ///
 /// - It is the field `head` of a [`Buffer<O>`], and `callbacks` are those of `O`.
 /// - `address` is where the kernel has mapped the buffer, if it has. It is only
 ///   used with the reservation lock held.
-struct Head {
+pub(crate) struct Head {
     callbacks: &'static Callbacks,
     entry: Entry,
     fill: Fill,
@@ -177,11 +179,6 @@ impl Head {
     fn runs(&self) -> &[Run] {
         // SAFETY: By the type invariants the callbacks fit.
         unsafe { (self.callbacks.runs)(self) }
-    }
-
-    fn heap(&self) -> &Arc<Heap> {
-        // SAFETY: By the type invariants the callbacks fit.
-        unsafe { (self.callbacks.heap)(self) }
     }
 }
 
@@ -281,8 +278,8 @@ static OPERATIONS: bindings::dma_buf_ops = bindings::dma_buf_ops {
     map_dma_buf: Some(map_dma_buf),
     unmap_dma_buf: Some(unmap_dma_buf),
     release: Some(release),
-    begin_cpu_access: Some(begin_cpu_access),
-    end_cpu_access: Some(end_cpu_access),
+    begin_cpu_access: Some(begin_cpu_access::<Head>),
+    end_cpu_access: Some(end_cpu_access::<Head>),
     mmap: Some(mmap),
     vmap: Some(vmap),
     vunmap: Some(vunmap),
@@ -290,84 +287,56 @@ static OPERATIONS: bindings::dma_buf_ops = bindings::dma_buf_ops {
 };
 
 /// A dma-buf that was exported here.
-///
-/// # Invariants
-///
-/// The pointer is a live dma-buf with [`OPERATIONS`].
-#[derive(Clone, Copy)]
-pub(crate) struct PageBuffer<'a>(&'a bindings::dma_buf);
+pub(crate) type PageBuffer<'a> = CpuBuffer<'a, Head>;
 
-impl<'a> PageBuffer<'a> {
-    /// `buffer`, if it was exported here.
-    pub(crate) fn new(buffer: &'a bindings::dma_buf) -> Option<Self> {
-        // INVARIANT: Checked here; only `export` makes dma-bufs with these operations.
-        ptr::eq(buffer.ops, &raw const OPERATIONS).then_some(Self(buffer))
+// SAFETY: Only `export` makes dma-bufs with these operations. It puts a head there, which is dropped
+// when the dma-buf is released.
+unsafe impl Private for Head {
+    fn operations() -> &'static bindings::dma_buf_ops {
+        &OPERATIONS
     }
 
-    fn head(self) -> &'a Head {
-        // SAFETY: By the type invariants the dma-buf has our operations.
-        unsafe { head(ptr::from_ref(self.0).cast_mut()) }
+    fn entry(&self) -> &Entry {
+        &self.entry
     }
 
-    /// What its heap's books say of it.
-    pub(crate) fn entry(self) -> &'a Entry {
-        &self.head().entry
+    fn heap(&self) -> &Arc<Heap> {
+        // SAFETY: By the type invariants the callbacks fit.
+        unsafe { (self.callbacks.heap)(self) }
     }
 
-    /// What the buffer is.
-    pub(crate) fn info(self) -> Info {
-        let head = self.head();
-        let mut flags = registry::CPU_ACCESS;
-        if head.runs().len() == 1 {
-            flags |= registry::CONTIGUOUS;
-        }
-        Info {
-            heap: head.heap().clone(),
-            flags,
-            handle: 0,
-            use_case: 0,
-        }
+    fn is_contiguous(&self) -> bool {
+        self.runs().len() == 1
     }
 
-    /// Makes `length` bytes from `offset` on ready for whoever uses them next.
-    ///
-    /// # Errors
-    ///
-    /// `EINVAL` when that is not inside the buffer, or nothing; `EINTR` when a
-    /// signal ends the wait for those who still use it.
-    pub(crate) fn sync(
-        self,
+    unsafe fn prepare(
+        &self,
+        locked: &Locked,
         offset: usize,
         length: usize,
         direction: Direction,
         turn: Turn,
-    ) -> Result {
-        let end = offset.checked_add(length).ok_or(EINVAL)?;
-        if length == 0 || end > self.0.size {
-            return Err(EINVAL);
+    ) {
+        // SAFETY: By the function's contract the lock is held.
+        if let Some(mapping) = unsafe { &*self.address.get() } {
+            // SAFETY: All of the buffer is mapped, and by the function's contract the part is inside.
+            unsafe { mapping.prepare(offset, length, turn) };
         }
-        let buffer = ptr::from_ref(self.0).cast_mut();
-        if turn == Turn::Cpu {
-            // SAFETY: The dma-buf is live, and so is its reservation object.
-            to_result(unsafe { bindings::ringfence_wait_for_fences(buffer, direction.0) })?;
+        // CAST: Widening.
+        let is_all = length as u64 == self.entry.size();
+        for attachment in locked.attachments() {
+            // SAFETY: By the function's contract the dma-buf is ours, and the lock is held: the
+            // attachment is live, and came through `attach`.
+            let (list, device) = unsafe { parts(attachment) };
+            if is_all {
+                // SAFETY: The list is that of the device, and the lock is held.
+                unsafe { list.sync(device, direction, turn) };
+            } else {
+                // SAFETY: As above; by the function's contract the part is inside.
+                unsafe { list.sync_range(device, offset, length, direction, turn) };
+            }
         }
-        let work = |list: &ScatterList, device: &Device| {
-            // SAFETY: The list is that of the device, and the lock is held.
-            unsafe { list.sync_range(device, offset, length, direction, turn) };
-        };
-        // SAFETY: By the type invariants it is live and has our operations. The part is inside.
-        unsafe { prepare(buffer, offset, length, turn, work) };
-        Ok(())
     }
-}
-
-/// # Safety
-///
-/// `buffer` must be live and have [`OPERATIONS`].
-unsafe fn head<'a>(buffer: *mut bindings::dma_buf) -> &'a Head {
-    // SAFETY: By the function's contract `priv` is what `export` put there, and it is dropped only
-    // when the dma-buf is released.
-    unsafe { &*(*buffer).priv_.cast::<Head>() }
 }
 
 /// # Safety
@@ -385,40 +354,6 @@ unsafe fn parts<'a>(
     }
 }
 
-/// Makes a part of a buffer ready for whoever uses it next: in the kernel's own mapping here, and
-/// for every attachment by `work`, which is called with the reservation lock held.
-///
-/// # Safety
-///
-/// `buffer` must be live and have [`OPERATIONS`], and its reservation lock not be held by the
-/// caller. The part must be inside the buffer.
-unsafe fn prepare(
-    buffer: *mut bindings::dma_buf,
-    offset: usize,
-    length: usize,
-    turn: Turn,
-    mut work: impl FnMut(&ScatterList, &Device),
-) {
-    // SAFETY: By the function's contract the dma-buf is live. The list of attachments is only
-    // changed with the lock held, and has nothing but live attachments, each through `attach`.
-    unsafe {
-        // Without a context to wait in, this can't fail.
-        kernel::bindings::dma_resv_lock((*buffer).resv, ptr::null_mut());
-        if let Some(mapping) = &*head(buffer).address.get() {
-            mapping.prepare(offset, length, turn);
-        }
-        let end = &raw mut (*buffer).attachments;
-        let mut node = (*end).next;
-        while !ptr::eq(node, end) {
-            let attachment = container_of!(node, bindings::dma_buf_attachment, node);
-            let (list, device) = parts(attachment);
-            work(list, device);
-            node = (*node).next;
-        }
-        kernel::bindings::dma_resv_unlock((*buffer).resv);
-    }
-}
-
 /// # Safety
 ///
 /// Called by the dma-buf core only, with a new attachment of a dma-buf that has [`OPERATIONS`].
@@ -427,7 +362,7 @@ unsafe extern "C" fn attach(
     attachment: *mut bindings::dma_buf_attachment,
 ) -> c_int {
     // SAFETY: By the function's contract.
-    let head = unsafe { head(buffer) };
+    let head = unsafe { private::<Head>(buffer) };
     from_result(|| {
         let list = ScatterList::new(head.runs())?;
         // SAFETY: By the function's contract the attachment is new, and `priv` is ours.
@@ -483,48 +418,11 @@ unsafe extern "C" fn unmap_dma_buf(
 
 /// # Safety
 ///
-/// Called by the dma-buf core only, with a live dma-buf that has [`OPERATIONS`], the reservation
-/// lock not held.
-unsafe extern "C" fn begin_cpu_access(
-    buffer: *mut bindings::dma_buf,
-    direction: dma_data_direction,
-) -> c_int {
-    // SAFETY: As the function's contract says.
-    unsafe { sync(buffer, Direction(direction), Turn::Cpu) };
-    0
-}
-
-/// # Safety
-///
-/// As for [`begin_cpu_access`].
-unsafe extern "C" fn end_cpu_access(
-    buffer: *mut bindings::dma_buf,
-    direction: dma_data_direction,
-) -> c_int {
-    // SAFETY: As the function's contract says.
-    unsafe { sync(buffer, Direction(direction), Turn::Device) };
-    0
-}
-
-/// # Safety
-///
-/// As for [`begin_cpu_access`].
-unsafe fn sync(buffer: *mut bindings::dma_buf, direction: Direction, turn: Turn) {
-    let work = |list: &ScatterList, device: &Device| {
-        // SAFETY: The list is that of the device, and the lock is held.
-        unsafe { list.sync(device, direction, turn) };
-    };
-    // SAFETY: By the function's contract. The whole buffer is inside itself.
-    unsafe { prepare(buffer, 0, (*buffer).size, turn, work) };
-}
-
-/// # Safety
-///
 /// Called by the dma-buf core only, with a live dma-buf that has [`OPERATIONS`] and a new area that
 /// lies inside of it, whose owner's `mmap_lock` is held for writing.
 unsafe extern "C" fn mmap(buffer: *mut bindings::dma_buf, area: *mut vm_area_struct) -> c_int {
     // SAFETY: By the function's contract.
-    let head = unsafe { head(buffer) };
+    let head = unsafe { private::<Head>(buffer) };
     match head.fill {
         // SAFETY: By the function's contract the area is new, and lies inside the runs.
         Fill::AtOnce => from_result(|| unsafe { fill(head.runs(), area) }.map(|()| 0)),
@@ -609,7 +507,7 @@ unsafe extern "C" fn fault(fault: *mut vm_fault) -> vm_fault_t {
 /// for the kernel, and the reservation lock held.
 unsafe extern "C" fn vmap(buffer: *mut bindings::dma_buf, map: *mut iosys_map) -> c_int {
     // SAFETY: By the function's contract.
-    let head = unsafe { head(buffer) };
+    let head = unsafe { private::<Head>(buffer) };
     from_result(|| {
         // SAFETY: The pages are the buffer's, which outlives its mapping.
         let mapping = unsafe { KernelMapping::new(head.runs()) }?;
@@ -630,7 +528,7 @@ unsafe extern "C" fn vmap(buffer: *mut bindings::dma_buf, map: *mut iosys_map) -
 /// the reservation lock held.
 unsafe extern "C" fn vunmap(buffer: *mut bindings::dma_buf, map: *mut iosys_map) {
     // SAFETY: By the function's contract.
-    let head = unsafe { head(buffer) };
+    let head = unsafe { private::<Head>(buffer) };
     // SAFETY: By the function's contract the lock is held.
     drop(unsafe { (*head.address.get()).take() });
     // SAFETY: By the function's contract this is the core's map.
@@ -644,7 +542,7 @@ unsafe extern "C" fn vunmap(buffer: *mut bindings::dma_buf, map: *mut iosys_map)
 unsafe extern "C" fn release(buffer: *mut bindings::dma_buf) {
     // SAFETY: By the function's contract this is the last use of `priv`, which `export` put there.
     unsafe {
-        let head = NonNull::from(head(buffer));
+        let head = NonNull::from(private::<Head>(buffer));
         (head.as_ref().callbacks.release)(head);
     }
 }

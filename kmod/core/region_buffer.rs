@@ -16,18 +16,15 @@
 //!
 //! # Locking
 //!
-//! As in [`page_buffer`](crate::page_buffer), the dma-buf's reservation lock protects
-//! the list of attachments, whether they are mapped, and the kernel's mapping.
+//! The dma-buf's reservation lock (see [`cpu_buffer`](crate::cpu_buffer)) also protects
+//! whether attachments are mapped, and the kernel's mapping.
 
 use core::{
     cell::{
         Cell,
         UnsafeCell, //
     },
-    ptr::{
-        self,
-        NonNull, //
-    }, //
+    ptr::NonNull, //
 };
 
 use crate::{
@@ -39,10 +36,17 @@ use crate::{
         PhysRange, //
     },
     bindings,
+    cpu_buffer::{
+        begin_cpu_access,
+        end_cpu_access,
+        private,
+        CpuBuffer,
+        Locked,
+        Private, //
+    },
     dma_buf::{
         self,
-        DmaBuf,
-        Info, //
+        DmaBuf, //
     },
     region_area,
     region_mapping::{
@@ -50,7 +54,6 @@ use crate::{
         RegionMapping, //
     },
     registry::{
-        self,
         Entry,
         Heap, //
     },
@@ -64,12 +67,8 @@ use kernel::{
         sg_table,
         vm_area_struct, //
     },
-    container_of,
     device::Device,
-    error::{
-        from_result,
-        to_result, //
-    },
+    error::from_result,
     module::this_module,
     prelude::*,
     sync::Arc, //
@@ -112,7 +111,7 @@ struct KernelView {
 ///
 /// - `parts` are at least one, lie on pages in the region, and never change.
 /// - `view` is only used with the reservation lock held.
-struct Buffer {
+pub(crate) struct Buffer {
     view: UnsafeCell<KernelView>,
     owner: KBox<dyn Held>,
     entry: Entry,
@@ -212,8 +211,8 @@ static OPERATIONS: bindings::dma_buf_ops = bindings::dma_buf_ops {
     map_dma_buf: Some(map_dma_buf),
     unmap_dma_buf: Some(unmap_dma_buf),
     release: Some(release),
-    begin_cpu_access: Some(begin_cpu_access),
-    end_cpu_access: Some(end_cpu_access),
+    begin_cpu_access: Some(begin_cpu_access::<Buffer>),
+    end_cpu_access: Some(end_cpu_access::<Buffer>),
     mmap: Some(mmap),
     vmap: Some(vmap),
     vunmap: Some(vunmap),
@@ -221,79 +220,46 @@ static OPERATIONS: bindings::dma_buf_ops = bindings::dma_buf_ops {
 };
 
 /// A dma-buf that was exported here.
-///
-/// # Invariants
-///
-/// The pointer is a live dma-buf with [`OPERATIONS`].
-#[derive(Clone, Copy)]
-pub(crate) struct RegionBuffer<'a>(&'a bindings::dma_buf);
+pub(crate) type RegionBuffer<'a> = CpuBuffer<'a, Buffer>;
 
-impl<'a> RegionBuffer<'a> {
-    /// `buffer`, if it was exported here.
-    pub(crate) fn new(buffer: &'a bindings::dma_buf) -> Option<Self> {
-        // INVARIANT: Checked here; only `export` makes dma-bufs with these operations.
-        ptr::eq(buffer.ops, &raw const OPERATIONS).then_some(Self(buffer))
+// SAFETY: Only `export` makes dma-bufs with these operations. It puts a buffer there, which is
+// dropped when the dma-buf is released.
+unsafe impl Private for Buffer {
+    fn operations() -> &'static bindings::dma_buf_ops {
+        &OPERATIONS
     }
 
-    fn buffer(self) -> &'a Buffer {
-        // SAFETY: By the type invariants the dma-buf has our operations.
-        unsafe { buffer(ptr::from_ref(self.0).cast_mut()) }
+    fn entry(&self) -> &Entry {
+        &self.entry
     }
 
-    /// What its heap's books say of it.
-    pub(crate) fn entry(self) -> &'a Entry {
-        &self.buffer().entry
+    fn heap(&self) -> &Arc<Heap> {
+        self.owner.heap()
     }
 
-    /// What the buffer is.
-    pub(crate) fn info(self) -> Info {
-        let buffer = self.buffer();
-        let mut flags = registry::CPU_ACCESS;
-        if buffer.parts.len() == 1 {
-            flags |= registry::CONTIGUOUS;
-        }
-        Info {
-            heap: buffer.owner.heap().clone(),
-            flags,
-            handle: 0,
-            use_case: 0,
-        }
+    fn is_contiguous(&self) -> bool {
+        self.parts.len() == 1
     }
 
-    /// Makes `length` bytes from `offset` on ready for whoever uses them next.
-    ///
-    /// # Errors
-    ///
-    /// `EINVAL` when that is not inside the buffer, or nothing; `EINTR` when a
-    /// signal ends the wait for those who still use it.
-    pub(crate) fn sync(
-        self,
+    unsafe fn prepare(
+        &self,
+        locked: &Locked,
         offset: usize,
         length: usize,
         direction: Direction,
         turn: Turn,
-    ) -> Result {
-        let end = offset.checked_add(length).ok_or(EINVAL)?;
-        if length == 0 || end > self.0.size {
-            return Err(EINVAL);
+    ) {
+        let is_needed = locked.attachments().any(|attachment| {
+            // SAFETY: By the function's contract the dma-buf is ours, and the lock is held: the
+            // attachment is live, and came through `attach`.
+            unsafe { attached(attachment) }.needs(direction, turn)
+        });
+        // Maintaining caches once is enough for all.
+        if is_needed {
+            // SAFETY: The lock is held. By the function's contract the part is inside the buffer.
+            let _ = unsafe { self.maintain(offset, length, turn) };
         }
-        let raw = ptr::from_ref(self.0).cast_mut();
-        if turn == Turn::Cpu {
-            // SAFETY: The dma-buf is live, and so is its reservation object.
-            to_result(unsafe { bindings::ringfence_wait_for_fences(raw, direction.0) })?;
-        }
-        // SAFETY: By the type invariants it is live and has our operations.
-        unsafe { prepare(raw, offset, length, direction, turn) }
     }
-}
-
-/// # Safety
-///
-/// `dma_buf` must be live and have [`OPERATIONS`].
-unsafe fn buffer<'a>(dma_buf: *mut bindings::dma_buf) -> &'a Buffer {
-    // SAFETY: By the function's contract `priv` is what `export` put there, and it is dropped only
-    // when the dma-buf is released.
-    unsafe { &*(*dma_buf).priv_.cast::<Buffer>() }
 }
 
 /// # Safety
@@ -302,20 +268,6 @@ unsafe fn buffer<'a>(dma_buf: *mut bindings::dma_buf) -> &'a Buffer {
 unsafe fn attached<'a>(attachment: *mut bindings::dma_buf_attachment) -> &'a Attached {
     // SAFETY: By the function's contract `priv` is what `attach` put there.
     unsafe { &*(*attachment).priv_.cast::<Attached>() }
-}
-
-/// Runs `work` with the reservation lock of `dma_buf` held.
-///
-/// # Safety
-///
-/// `dma_buf` must be live, and the caller not hold the lock.
-unsafe fn locked<T>(dma_buf: *mut bindings::dma_buf, work: impl FnOnce() -> T) -> T {
-    // SAFETY: By the function's contract. Without a context to wait in, this can't fail.
-    unsafe { kernel::bindings::dma_resv_lock((*dma_buf).resv, ptr::null_mut()) };
-    let result = work();
-    // SAFETY: It was locked above.
-    unsafe { kernel::bindings::dma_resv_unlock((*dma_buf).resv) };
-    result
 }
 
 impl Buffer {
@@ -382,7 +334,12 @@ unsafe extern "C" fn attach(
     attachment: *mut bindings::dma_buf_attachment,
 ) -> c_int {
     // SAFETY: By the function's contract.
-    let (buffer, device) = unsafe { (buffer(dma_buf), Device::from_raw((*attachment).dev)) };
+    let (buffer, device) = unsafe {
+        (
+            private::<Buffer>(dma_buf),
+            Device::from_raw((*attachment).dev),
+        )
+    };
     from_result(|| {
         if buffer.parts.len() > 1 {
             attachment::admit_scattered(device, buffer.owner.heap())?;
@@ -407,8 +364,10 @@ unsafe extern "C" fn attach(
             GFP_KERNEL,
         )?;
         if !is_coherent {
-            // SAFETY: By the function's contract the dma-buf is live, and `enter` has the lock.
-            unsafe { locked(dma_buf, || buffer.enter()) }?;
+            // SAFETY: By the function's contract the dma-buf is live, and the lock not held.
+            let _locked = unsafe { Locked::new(dma_buf) };
+            // SAFETY: The lock is held.
+            unsafe { buffer.enter() }?;
         }
         // SAFETY: By the function's contract the attachment is new, and `priv` is ours.
         unsafe { (*attachment).priv_ = KBox::into_raw(private).cast() };
@@ -425,10 +384,12 @@ unsafe extern "C" fn detach(
     attachment: *mut bindings::dma_buf_attachment,
 ) {
     // SAFETY: By the function's contract `priv` is what `attach` put there, and is used no more.
-    let private = unsafe { KBox::<Attached>::from_raw((*attachment).priv_.cast()) };
-    if !private.is_coherent {
-        // SAFETY: By the function's contract; `leave` has the lock, and `attach` has entered.
-        unsafe { locked(dma_buf, || buffer(dma_buf).leave()) };
+    let attached = unsafe { KBox::<Attached>::from_raw((*attachment).priv_.cast()) };
+    if !attached.is_coherent {
+        // SAFETY: By the function's contract.
+        let (_locked, buffer) = unsafe { (Locked::new(dma_buf), private::<Buffer>(dma_buf)) };
+        // SAFETY: The lock is held, and `attach` has entered.
+        unsafe { buffer.leave() };
     }
 }
 
@@ -444,7 +405,7 @@ unsafe extern "C" fn map_dma_buf(
     let (buffer, size, attached, device) = unsafe {
         let dma_buf = (*attachment).dmabuf;
         (
-            buffer(dma_buf),
+            private::<Buffer>(dma_buf),
             (*dma_buf).size,
             attached(attachment),
             Device::from_raw((*attachment).dev),
@@ -484,7 +445,11 @@ unsafe extern "C" fn unmap_dma_buf(
     // SAFETY: By the function's contract.
     let (buffer, size, attached) = unsafe {
         let dma_buf = (*attachment).dmabuf;
-        (buffer(dma_buf), (*dma_buf).size, attached(attachment))
+        (
+            private::<Buffer>(dma_buf),
+            (*dma_buf).size,
+            attached(attachment),
+        )
     };
     // SAFETY: By the function's contract this is what `into_table` returned.
     drop(unsafe { Mapping::from_table(table) });
@@ -497,82 +462,11 @@ unsafe extern "C" fn unmap_dma_buf(
 
 /// # Safety
 ///
-/// Called by the dma-buf core only, with a live dma-buf that has [`OPERATIONS`], the reservation
-/// lock not held.
-unsafe extern "C" fn begin_cpu_access(
-    dma_buf: *mut bindings::dma_buf,
-    direction: dma_data_direction,
-) -> c_int {
-    // SAFETY: As the function's contract says.
-    let outcome = unsafe { prepare(dma_buf, 0, (*dma_buf).size, Direction(direction), Turn::Cpu) };
-    from_result(|| outcome.map(|()| 0))
-}
-
-/// # Safety
-///
-/// As for [`begin_cpu_access`].
-unsafe extern "C" fn end_cpu_access(
-    dma_buf: *mut bindings::dma_buf,
-    direction: dma_data_direction,
-) -> c_int {
-    // SAFETY: As the function's contract says.
-    let outcome = unsafe {
-        prepare(
-            dma_buf,
-            0,
-            (*dma_buf).size,
-            Direction(direction),
-            Turn::Device,
-        )
-    };
-    from_result(|| outcome.map(|()| 0))
-}
-
-/// Makes a part of a buffer ready for whoever uses it next.
-///
-/// # Errors
-///
-/// `EINVAL` when the part is not inside the buffer.
-///
-/// # Safety
-///
-/// `dma_buf` must be live and have [`OPERATIONS`], and its reservation lock not be held by the
-/// caller.
-unsafe fn prepare(
-    dma_buf: *mut bindings::dma_buf,
-    offset: usize,
-    length: usize,
-    direction: Direction,
-    turn: Turn,
-) -> Result {
-    let work = || {
-        // SAFETY: By the function's contract the dma-buf is live. The list of attachments is only
-        // changed with the lock held, and has nothing but live attachments, each through `attach`.
-        // Maintaining caches once is enough for all.
-        unsafe {
-            let end = &raw mut (*dma_buf).attachments;
-            let mut node = (*end).next;
-            while !ptr::eq(node, end) {
-                let attachment = container_of!(node, bindings::dma_buf_attachment, node);
-                if attached(attachment).needs(direction, turn) {
-                    return buffer(dma_buf).maintain(offset, length, turn);
-                }
-                node = (*node).next;
-            }
-            Ok(())
-        }
-    };
-    // SAFETY: By the function's contract.
-    unsafe { locked(dma_buf, work) }
-}
-
-/// # Safety
-///
 /// Called by the dma-buf core only, with a live dma-buf that has [`OPERATIONS`] and a new area that
 /// lies inside of it, whose owner's `mmap_lock` is held for writing.
 unsafe extern "C" fn mmap(dma_buf: *mut bindings::dma_buf, area: *mut vm_area_struct) -> c_int {
     // SAFETY: By the function's contract.
-    let buffer = unsafe { buffer(dma_buf) };
+    let buffer = unsafe { private::<Buffer>(dma_buf) };
     // SAFETY: By the function's contract the area is new and inside the parts. It has a reference to
     // the dma-buf's file, and through it to the parts, which never change.
     from_result(|| unsafe { region_area::prepare(area, &buffer.parts) }.map(|()| 0))
@@ -584,7 +478,7 @@ unsafe extern "C" fn mmap(dma_buf: *mut bindings::dma_buf, area: *mut vm_area_st
 /// for the kernel, and the reservation lock held.
 unsafe extern "C" fn vmap(dma_buf: *mut bindings::dma_buf, map: *mut iosys_map) -> c_int {
     // SAFETY: By the function's contract.
-    let buffer = unsafe { buffer(dma_buf) };
+    let buffer = unsafe { private::<Buffer>(dma_buf) };
     from_result(|| {
         let mut answer: iosys_map = pin_init::zeroed();
         // SAFETY: By the function's contract the lock is held.
@@ -603,7 +497,7 @@ unsafe extern "C" fn vunmap(dma_buf: *mut bindings::dma_buf, map: *mut iosys_map
     // SAFETY: By the function's contract; the lock is held, and `vmap` has entered. `map` is the
     // core's.
     unsafe {
-        buffer(dma_buf).leave();
+        private::<Buffer>(dma_buf).leave();
         map.write(pin_init::zeroed());
     }
 }

@@ -225,6 +225,9 @@ pub struct Heap {
     background: DelayedWork<Heap, BACKGROUND>,
 }
 
+/// Milliseconds until the next tick of the timer, at most.
+const TICK: Msecs = 1;
+
 /// The number of [`Heap::retry`] among a heap's works.
 const RETRY: u64 = 0;
 /// The number of [`Heap::background`].
@@ -372,8 +375,11 @@ impl Heap {
 
     /// Calls the backend's [`Backend::background`] soon. A new backend is called
     /// without this.
+    ///
+    /// That is with the next tick: to wake a worker costs as much as all of a buffer's
+    /// release, and one wait serves many of them.
     pub fn wake(heap: &Arc<Heap>) {
-        Self::wake_after(heap, 0);
+        Self::wake_after(heap, TICK);
     }
 
     fn wake_after(heap: &Arc<Heap>, delay: Msecs) {

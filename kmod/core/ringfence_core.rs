@@ -6,7 +6,8 @@
 //!
 //! - **Safe abstractions** of what the kernel crate lacks: dma-bufs for devices
 //!   only ([`dma_buf`], [`attachment`]) and for the CPU as well, made of pages
-//!   ([`page_buffer`], [`scatter_list`]) or of reserved memory ([`region_buffer`]),
+//!   ([`page_buffer`], [`scatter_list`]) or of reserved memory ([`region_buffer`];
+//!   `cpu_buffer` has what these two share),
 //!   pages ([`pages`], [`shrinker`]), reserved memory ([`reserved_mem`],
 //!   [`firmware_node`]) and the TEE ([`tee`], [`tee_bus`]).
 //! - **The registry** ([`registry`]). The kernel has no way to take a dma-buf
@@ -26,6 +27,7 @@ mod bindings;
 mod chardev;
 #[cfg(CONFIG_DMA_CMA)]
 pub mod cma;
+mod cpu_buffer;
 pub mod dma_buf;
 mod dma_heap;
 mod dmem;

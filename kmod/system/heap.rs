@@ -33,9 +33,7 @@ use ringfence_core::{
         Backend,
         Heap,
         HeapInfo,
-        RangeLine,
-        Request,
-        Retry, //
+        Request, //
     },
     task, //
 };
@@ -158,12 +156,6 @@ impl Backend for SystemHeap {
             alignment: PAGE_SIZE as u32,
         }
     }
-
-    fn ranges(&self) -> Result<KVVec<RangeLine>> {
-        Ok(KVVec::new())
-    }
-
-    fn retry(_this: &Arc<Self>, _why: Retry) {}
 
     fn background(&self) -> Option<Msecs> {
         self.pool.work()

@@ -17,8 +17,10 @@
 //! | [`refusal`] | what the client is told |
 //! | [`derail`] | how a command goes wrong on purpose, in test builds |
 //!
-//! The binary `ringfence-ta` joins it to OP-TEE: entry points, parameters,
-//! cryptography, and the session to the firewall in OP-TEE's core.
+//! The binary `ringfence-ta` joins it to OP-TEE: entry points, cryptography,
+//! storage, and the session to the firewall in OP-TEE's core. What the decoder's
+//! binary needs for that as well is the module `entry`, which is there with the
+//! feature `entry` only.
 //!
 //! # Trust
 //!
@@ -33,6 +35,8 @@
 #![no_std]
 
 pub mod derail;
+#[cfg(feature = "entry")]
+pub mod entry;
 pub mod firewall;
 pub mod handles;
 pub mod instance;

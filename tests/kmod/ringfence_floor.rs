@@ -12,8 +12,7 @@
 use kernel::{
     device::Device,
     prelude::*,
-    sync::Arc,
-    time::Msecs, //
+    sync::Arc, //
 };
 use ringfence_core::{
     attachment::{
@@ -32,9 +31,7 @@ use ringfence_core::{
         Backend,
         Heap,
         HeapInfo,
-        RangeLine,
-        Request,
-        Retry, //
+        Request, //
     }, //
 };
 
@@ -60,16 +57,6 @@ impl Backend for Floor {
             flags: registry::ONLINE,
             ..HeapInfo::default()
         }
-    }
-
-    fn ranges(&self) -> Result<KVVec<RangeLine>> {
-        Ok(KVVec::new())
-    }
-
-    fn retry(_this: &Arc<Self>, _why: Retry) {}
-
-    fn background(&self) -> Option<Msecs> {
-        None
     }
 }
 

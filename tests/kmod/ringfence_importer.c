@@ -20,7 +20,6 @@
 #include <linux/slab.h>
 #include <linux/timex.h>
 #include <linux/uaccess.h>
-#include <linux/vmstat.h>
 
 /* What the calls of one import cost, in steps of the CPU's counter. */
 struct importer_costs {
@@ -47,13 +46,8 @@ struct importer_hold {
 #define IMPORTER_MEASURE	_IOWR(0xB7, 0, struct importer_costs)
 #define IMPORTER_HOLD		_IOWR(0xB7, 1, struct importer_hold)
 #define IMPORTER_RELEASE	_IO(0xB7, 2)
-/* What the calling processor has had to do; for measurements in time. */
-struct importer_disturbances {
-	__u64 interrupts;
-	__u64 pages;	/* taken from the page allocator, or given back to it */
-};
-
-#define IMPORTER_DISTURBANCES	_IOR(0xB7, 3, struct importer_disturbances)
+/* Interrupts that the calling processor has had; for measurements in time. */
+#define IMPORTER_INTERRUPTS	_IOR(0xB7, 3, __u64)
 
 struct importer {
 	struct mutex lock;
@@ -185,19 +179,6 @@ put:
 	return ret;
 }
 
-static struct importer_disturbances disturbances(void)
-{
-	struct importer_disturbances had = {
-		.interrupts = kstat_cpu_irqs_sum(raw_smp_processor_id()),
-	};
-	int zone;
-
-	had.pages = raw_cpu_read(vm_event_states.event[PGFREE]);
-	for (zone = 0; zone < MAX_NR_ZONES; zone++)
-		had.pages += raw_cpu_read(vm_event_states.event[PGALLOC_NORMAL - ZONE_NORMAL + zone]);
-	return had;
-}
-
 static int importer_open(struct inode *inode, struct file *file)
 {
 	struct importer *importer = kzalloc(sizeof(*importer), GFP_KERNEL);
@@ -224,13 +205,13 @@ static long importer_ioctl(struct file *file, unsigned int cmd, unsigned long ar
 	void __user *user = (void __user *)arg;
 	struct importer_costs costs;
 	struct importer_hold held;
-	struct importer_disturbances had;
+	__u64 interrupts;
 	int ret;
 
 	switch (cmd) {
-	case IMPORTER_DISTURBANCES:
-		had = disturbances();
-		return copy_to_user(user, &had, sizeof(had)) ? -EFAULT : 0;
+	case IMPORTER_INTERRUPTS:
+		interrupts = kstat_cpu_irqs_sum(raw_smp_processor_id());
+		return copy_to_user(user, &interrupts, sizeof(interrupts)) ? -EFAULT : 0;
 	case IMPORTER_MEASURE:
 		if (copy_from_user(&costs, user, sizeof(costs)))
 			return -EFAULT;

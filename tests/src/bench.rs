@@ -139,17 +139,16 @@ pub struct MixedFigures {
     pub occupancy: u32,
     /// Threads.
     pub threads: u32,
-    /// Calls in which nothing of what follows came between, of both kinds together.
+    /// Microseconds that a thread rests after a call.
+    pub rest: u64,
+    /// Bytes of the largest buffers.
+    pub largest: u64,
+    /// Calls in which no interrupt came, of both kinds together.
     pub calls: u64,
     /// Calls in which one came; what the kernel does then is in their time.
     pub interrupted: u64,
     /// Instructions of the dearest of these.
     pub interrupted_max: u64,
-    /// Calls in which the kernel's caches of small objects took pages from the page
-    /// allocator or gave some back, and no interrupt came.
-    pub supplied: u64,
-    /// Instructions of the dearest of these.
-    pub supplied_max: u64,
     /// Calls that had to wait, for a lock whose holder was not running; the wait is in no
     /// figure.
     pub waited: u64,

@@ -3,7 +3,7 @@
 //! Questions to the host that runs the virtual machine.
 //!
 //! A guest program writes one line of JSON, a [`Request`], to the
-//! virtio-serial port named [`PORT_NAME`] and reads one line back, a
+//! virtio-serial port [`PORT_PATH`] and reads one line back, a
 //! [`Reply`]. The host looks at the machine's memory from outside, where the
 //! granule protection does not hide anything, so its answer also covers pages
 //! that the guest must not touch. It sees the screen as well.
@@ -11,9 +11,6 @@
 use std::io::{self, BufRead, BufReader, Read, Write};
 
 use serde::{Deserialize, Serialize};
-
-/// The port's name on the host's side, as in QEMU's `virtserialport,name=`.
-pub const PORT_NAME: &str = "ringfence.host";
 
 /// The port's device node in the guest.
 pub const PORT_PATH: &str = "/dev/virtio-ports/ringfence.host";

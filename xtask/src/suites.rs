@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Every suite of `cargo xtask test`: where it runs, and under which conditions.
+//!
+//! What takes longest begins first, so that no processor is idle at the end. The seconds here were
+//! seen on a quiet machine, and decide nothing but that order.
 
 use crate::artefact::devicetree::Board;
 use crate::artefact::kernel::Flavour;
@@ -48,16 +51,16 @@ pub enum HostSuite {
     Bindings,
 }
 
-/// Host suites by name, in the order in which they run.
-pub const HOST: [(&str, HostSuite); 8] = [
-    ("format", HostSuite::Format),
-    ("lint", HostSuite::Lint),
-    ("host", HostSuite::Tests),
-    ("modules-format", HostSuite::ModulesFormat),
-    ("modules-lint", HostSuite::ModulesLint),
-    ("bindings", HostSuite::Bindings),
-    ("miri", HostSuite::Miri),
-    ("kani", HostSuite::Kani),
+/// Host suites by name, each with how many seconds it takes.
+pub const HOST: [(&str, HostSuite, u32); 8] = [
+    ("host", HostSuite::Tests, 60),
+    ("lint", HostSuite::Lint, 25),
+    ("bindings", HostSuite::Bindings, 3),
+    ("modules-lint", HostSuite::ModulesLint, 2),
+    ("format", HostSuite::Format, 2),
+    ("modules-format", HostSuite::ModulesFormat, 1),
+    ("miri", HostSuite::Miri, 1),
+    ("kani", HostSuite::Kani, 1),
 ];
 
 /// Suites of the guest that share one boot.
@@ -77,6 +80,8 @@ pub struct GuestBoot {
     pub images: bool,
     /// Whether it finds there a film that is played before witnesses.
     pub screening: bool,
+    /// Seconds that it takes, on the plain and on the debug kernel.
+    pub seconds: [u32; 2],
 }
 
 impl GuestBoot {
@@ -86,28 +91,30 @@ impl GuestBoot {
             suites,
             board: Board::Ordinary,
             conditions: DEFAULT,
-            bootargs: "",
+            bootargs: NO_KUNIT,
             kernels: Kernels::Both,
             images: false,
             screening: false,
+            seconds: [6, 35],
+        }
+    }
+
+    /// Seconds that it takes on a kernel.
+    pub fn takes(&self, flavour: Flavour) -> u32 {
+        let [plain, debug] = self.seconds;
+        match flavour {
+            Flavour::Plain => plain,
+            Flavour::Debug => debug,
         }
     }
 }
 
-/// The modules' own tests run at each load of a module. Suites that load them again and again do without:
-/// the tests run in the other boots.
+/// The modules' own tests run at each load of a module: one boot has them, and the others do without.
 const NO_KUNIT: &str = "kunit.enable=0";
 
 /// Everything is loaded.
 const DEFAULT: Conditions = Conditions {
     optee: true,
-    heaps: true,
-    upstream: false,
-};
-
-/// OP-TEE's driver comes later than the heaps; the suite loads it.
-const NO_TEE: Conditions = Conditions {
-    optee: false,
     heaps: true,
     upstream: false,
 };
@@ -126,14 +133,13 @@ const BARE: Conditions = Conditions {
     upstream: false,
 };
 
-/// The guest's boots, those that take longest first: several run side by side, but each of them costs
-/// the debug kernel twenty seconds beside its suites. A suite that unloads modules comes last of its
-/// boot.
+/// The guest's boots. Each costs the debug kernel twenty seconds beside its suites. A suite that
+/// unloads modules comes last of its boot.
 pub const GUEST: &[GuestBoot] = &[
     GuestBoot {
         board: Board::Translated,
-        bootargs: NO_KUNIT,
         screening: true,
+        seconds: [90, 170],
         ..GuestBoot::of(&[
             "video",
             "dmabuf",
@@ -150,56 +156,54 @@ pub const GUEST: &[GuestBoot] = &[
             "stale",
         ])
     },
-    GuestBoot::of(&[
-        "attacks",
-        "lifecycle",
-        "heaps",
-        "protect",
-        "tee",
-        "access",
-        "allocate",
-        "accounting",
-        "cma",
-        "clients",
-        "kselftest",
-        "soak",
-        "fuzz",
-        "faults",
-        "modules",
-    ]),
     GuestBoot {
-        bootargs: NO_KUNIT,
-        ..GuestBoot::of(&["cycles"])
+        seconds: [60, 160],
+        ..GuestBoot::of(&[
+            "attacks",
+            "lifecycle",
+            "heaps",
+            "protect",
+            "tee",
+            "access",
+            "allocate",
+            "accounting",
+            "cma",
+            "clients",
+            "kselftest",
+            "soak",
+            "fuzz",
+            "faults",
+            "modules",
+            "cycles",
+        ])
+    },
+    // The first suite ends in a new kernel, in which its second half runs, and then the others.
+    GuestBoot {
+        images: true,
+        seconds: [10, 50],
+        // The interrupt controller would go on using tables of the old kernel, which the new one may
+        // lie upon: without EFI nobody tells it where they are.
+        bootargs: "kunit.enable=0 irqchip.gicv3_nolpi=1 swiotlb=force",
+        ..GuestBoot::of(&["kexec", "swiotlb"])
+    },
+    // Before the first suite nothing is loaded, and it loads the heaps; OP-TEE's driver comes with
+    // the second one.
+    GuestBoot {
+        conditions: BARE,
+        // With the modules' own tests.
+        bootargs: "dma_heap.mem_accounting=1",
+        ..GuestBoot::of(&["scenario", "no-tee", "charged"])
     },
     GuestBoot {
         conditions: UPSTREAM,
         ..GuestBoot::of(&["parity"])
     },
-    GuestBoot {
-        bootargs: "dma_heap.mem_accounting=1",
-        ..GuestBoot::of(&["charged"])
-    },
-    GuestBoot {
-        images: true,
-        // The interrupt controller would go on using tables of the old kernel, which the new one may
-        // lie upon: without EFI nobody tells it where they are.
-        bootargs: "irqchip.gicv3_nolpi=1",
-        ..GuestBoot::of(&["kexec"])
-    },
-    GuestBoot {
-        conditions: BARE,
-        bootargs: NO_KUNIT,
-        ..GuestBoot::of(&["scenario"])
-    },
-    GuestBoot {
-        bootargs: "swiotlb=force",
-        ..GuestBoot::of(&["swiotlb"])
-    },
-    GuestBoot {
-        conditions: NO_TEE,
-        ..GuestBoot::of(&["no-tee"])
-    },
 ];
+
+/// Suites that the debug kernel runs when they are named, and only then: they are about programs and
+/// about applications of the secure world. What these have the modules do, other suites have them do
+/// as well; `parity` has twice the same done.
+pub const NOT_ABOUT_THE_KERNEL: [&str; 5] = ["command", "content", "decoder", "fallback", "parity"];
 
 /// Faults made on purpose, in a boot of their own: the run must end as a failure because of them.
 #[derive(Debug, Clone, Copy)]
@@ -216,10 +220,15 @@ pub struct Proof {
     pub command: &'static str,
     /// Whether the guest is lost with it; otherwise it goes on, and the run fails at its end.
     pub fatal: bool,
+    /// Seconds that it takes.
+    pub seconds: u32,
 }
 
 /// Name of the suite that measures: a boot in which time counts instructions.
 pub const LATENCY_SUITE: &str = "latency";
+
+/// Seconds that it takes.
+pub const LATENCY_SECONDS: u32 = 50;
 
 /// Proofs that a report of the debug kernel fails a run that otherwise succeeds, that a crash ends one
 /// that otherwise would not end, and that some attacks can end in nothing else.
@@ -239,6 +248,7 @@ pub const PROOFS: &[Proof] = &[
             cd /sys/kernel/debug/provoke-crash && \
             echo SLAB_LINEAR_OVERFLOW > DIRECT && echo WARNING > DIRECT",
         fatal: false,
+        seconds: 20,
     },
     Proof {
         suite: "reports",
@@ -247,6 +257,7 @@ pub const PROOFS: &[Proof] = &[
         conditions: BARE,
         command: "modprobe lkdtm && echo PANIC > /sys/kernel/debug/provoke-crash/DIRECT",
         fatal: true,
+        seconds: 10,
     },
     doom(
         &[("kernel_reads", GRANULE_FAULT)],
@@ -274,5 +285,6 @@ const fn doom(marks: &'static [(&'static str, &'static str)], command: &'static 
         conditions: DEFAULT,
         command,
         fatal: true,
+        seconds: 3,
     }
 }

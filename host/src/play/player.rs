@@ -312,11 +312,6 @@ impl<R: Read + Seek, D: Decrypt> Player<R, D> {
         &self.movie
     }
 
-    /// What has been done so far.
-    pub fn report(&self) -> Report {
-        self.report
-    }
-
     /// The buffer that bitstreams are decrypted into, and its name in the secure
     /// world.
     pub fn bitstream(&self) -> (&Buffer, Handle) {

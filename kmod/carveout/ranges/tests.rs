@@ -39,7 +39,7 @@ mod ranges {
             KVVec::from_elem(Group::default(), needed.groups, GFP_KERNEL)?,
         )
         .map_err(|_| EINVAL)?;
-        Ok(Ranges::new(REGION, PAGE, allocator, max_live))
+        Ranges::new(REGION, PAGE, allocator, max_live)
     }
 
     fn wish(size: u64) -> Wish {
@@ -51,8 +51,10 @@ mod ranges {
     }
 
     fn allocate(ranges: &mut Ranges, size: u64) -> Result<Result<PhysRange, AllocError>> {
-        let node = NodeReservation::new(GFP_KERNEL)?;
-        Ok(ranges.allocate(node, wish(size), RangeState::Preparing, Origin::kernel()))
+        if !ranges.has_spare() {
+            ranges.keep(NodeReservation::new(GFP_KERNEL)?);
+        }
+        Ok(ranges.allocate(wish(size), RangeState::Preparing, Origin::kernel()))
     }
 
     fn take(ranges: &mut Ranges, size: u64) -> Result<Result<Taken, AllocError>> {
@@ -205,11 +207,27 @@ mod ranges {
         let end = run.start + run.size;
         let mut at = start;
         while at < end {
-            let (next, node) = ranges.scrubbed(at, end).ok_or(EINVAL)?;
-            assert!(node.is_some());
+            let (next, left_over) = ranges.scrubbed(at, end).ok_or(EINVAL)?;
+            assert!(left_over.is_none());
             at = next;
         }
         assert_eq!(ranges.figures().dirty, PAGE);
+        Ok(())
+    }
+
+    #[test]
+    fn nodes_serve_again_and_one_too_many_is_handed_back() -> Result {
+        let mut ranges = ranges(2)?;
+        assert!(!ranges.has_spare());
+        let range = allocate(&mut ranges, PAGE)?.map_err(|_| ENOMEM)?;
+        assert!(!ranges.has_spare());
+        assert!(ranges.release(range.start).is_none());
+        assert!(ranges.has_spare());
+        // What fails leaves the node.
+        assert!(allocate(&mut ranges, 2 * REGION.size)?.is_err());
+        assert!(ranges.has_spare());
+        assert!(ranges.keep(NodeReservation::new(GFP_KERNEL)?).is_none());
+        assert!(ranges.keep(NodeReservation::new(GFP_KERNEL)?).is_some());
         Ok(())
     }
 

@@ -184,17 +184,21 @@ pub trait Backend: Send + Sync + Sized + 'static {
         None
     }
 
-    /// The allocated ranges, in order of address.
-    fn ranges(&self) -> Result<KVVec<RangeLine>>;
+    /// The allocated ranges, in order of address; of pages, none.
+    fn ranges(&self) -> Result<KVVec<RangeLine>> {
+        Ok(KVVec::new())
+    }
 
     /// Tries once more to settle ranges that could not be given back.
-    fn retry(this: &Arc<Self>, why: Retry);
+    fn retry(_this: &Arc<Self>, _why: Retry) {}
 
     /// Does a short spell of the work that nobody waits for, and answers after how
     /// many milliseconds to be called again; `None` is to wait for [`Heap::wake`].
     ///
     /// It is not called any more when [`Attachment`]'s drop is over.
-    fn background(&self) -> Option<Msecs>;
+    fn background(&self) -> Option<Msecs> {
+        None
+    }
 }
 
 /// [`Backend`] without its associated items.

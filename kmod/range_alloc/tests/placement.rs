@@ -2,13 +2,12 @@
 
 //! Where ranges go.
 
-use ringfence_range_alloc::{
-    AllocError, Geometry, Group, Placement, RangeAllocator, Record, Request,
-};
+mod owned;
+
+use owned::Ranges;
+use ringfence_range_alloc::{AllocError, Geometry, Placement, Request};
 
 const GIB: u64 = 1 << 30;
-
-type Ranges = RangeAllocator<Vec<Record>, Vec<Group>>;
 
 fn ranges(base: u64, size: u64) -> Ranges {
     let geometry = Geometry {
@@ -16,14 +15,7 @@ fn ranges(base: u64, size: u64) -> Ranges {
         size,
         granule: 4096,
     };
-    let needed = geometry.metadata_size(64).unwrap();
-    RangeAllocator::new(
-        geometry,
-        64,
-        vec![Record::default(); needed.records],
-        vec![Group::default(); needed.groups],
-    )
-    .unwrap()
+    owned::ranges(geometry, 64)
 }
 
 fn request(size: u64, align: u64, placement: Placement) -> Request {

@@ -2,6 +2,9 @@
 
 //! Bad input: refused with the error that says why, and nothing changes.
 
+mod owned;
+
+use owned::{ranges, Ranges};
 use ringfence_range_alloc::{
     AllocError, FreeError, Geometry, GeometryError, Group, Placement, RangeAllocator, Record,
     Request, MAX_GRANULES,
@@ -12,19 +15,6 @@ const REGION: Geometry = Geometry {
     size: 16 << 20,
     granule: 4096,
 };
-
-type Ranges = RangeAllocator<Vec<Record>, Vec<Group>>;
-
-fn ranges(geometry: Geometry, max_live: usize) -> Ranges {
-    let needed = geometry.metadata_size(max_live).unwrap();
-    RangeAllocator::new(
-        geometry,
-        max_live,
-        vec![Record::default(); needed.records],
-        vec![Group::default(); needed.groups],
-    )
-    .unwrap()
-}
 
 fn bottom(size: u64, align: u64) -> Request {
     Request {

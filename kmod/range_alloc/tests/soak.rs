@@ -3,30 +3,17 @@
 //! Many calls against the bitmap oracle: a million each time, a hundred million on request.
 
 mod model;
+mod random;
 
 use model::{
     Op,
     Outcome,
     World, //
 };
+use random::Random;
 use ringfence_range_alloc::Geometry;
 
-/// A small generator of numbers (SplitMix64).
-struct Random(u64);
-
 impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
     /// Returns mostly small numbers, up to `end`: all magnitudes are as likely.
     fn magnitude(&mut self, end: u64) -> u64 {
         let bits = self.below(u64::from(end.ilog2()) + 1);

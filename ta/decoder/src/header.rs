@@ -7,6 +7,7 @@
 //! data and comments are stepped over, and everything that a baseline picture
 //! in one scan has no use for is refused.
 
+use ringfence_codec::MAX_KEPT;
 use ringfence_proto::decoder::MAX_WIDTH;
 
 use crate::refusal::Feature::{
@@ -14,10 +15,6 @@ use crate::refusal::Feature::{
 };
 use crate::refusal::PictureError::{self, Malformed, NotAPicture, Truncated, Unsupported};
 use crate::source::Source;
-
-/// Bytes of tables and headers that a picture may have: each of the eight
-/// Huffman tables and the four quantization tables once, and room to spare.
-pub const MAX_KEPT: usize = 4096;
 
 /// Markers, the byte after 0xff.
 mod marker {

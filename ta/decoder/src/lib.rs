@@ -8,11 +8,11 @@
 //! |---|---|
 //! | [`header`] | which pictures are decoded at all, before the codec sees a byte |
 //! | [`source`] | how bitstreams are read: each byte once, into private memory |
-//! | [`feed`] | what the codec gets to read of a bitstream |
 //! | [`frame`] | how pixels lie in memory |
 //! | [`picture`] | one picture, from bitstream to frame |
 //! | [`job`] | one command: which memory it may touch, and for how long |
 //! | [`refusal`] | what the client is told |
+//! | [`ringfence_codec`] | the codec, and what it gets to read of a bitstream |
 //!
 //! # Trust
 //!
@@ -39,7 +39,6 @@
 
 #![no_std]
 
-pub mod feed;
 pub mod frame;
 pub mod header;
 pub mod job;

@@ -2,12 +2,8 @@
 
 //! One picture, from its bitstream to a frame.
 
-use zune_core::colorspace::ColorSpace;
-use zune_core::options::DecoderOptions;
-use zune_jpeg::errors::DecodeErrors;
-use zune_jpeg::JpegDecoder;
+use ringfence_codec::{Error, Known};
 
-use crate::feed::Feed;
 use crate::frame::Layout;
 use crate::header::Header;
 use crate::refusal::PictureError;
@@ -41,38 +37,21 @@ pub fn decode<S: Source + ?Sized>(
     if size != (layout.width(), layout.height()) {
         return Err(PictureError::OtherSize(header.width, header.height));
     }
-    let (colours, depth) = match header.grey {
-        true => (ColorSpace::Luma, 1),
-        false => (ColorSpace::BGRA, 4),
+    let known = Known {
+        width: layout.width(),
+        height: layout.height(),
+        grey: header.grey,
+        kept: header.kept(),
+        scan: header.scan,
     };
-    let options = DecoderOptions::new_safe()
-        .set_strict_mode(true)
-        .set_max_width(layout.width())
-        .set_max_height(layout.height())
-        .jpeg_set_out_colorspace(colours);
-    let mut feed = Feed::new(source, &header);
-    let outcome = JpegDecoder::new_with_options(&mut feed, options)
-        .decode_into(&mut frame[..layout.packed(depth)]);
-    // That the bitstream ended badly is the better reason.
-    feed.finish()?;
-    outcome.map_err(|error| PictureError::Malformed(reason(&error)))?;
+    let pixels = &mut frame[..layout.packed(known.depth())];
+    ringfence_codec::decode(&source, &known, pixels).map_err(|error| match error {
+        Error::Truncated => PictureError::Truncated,
+        Error::Malformed(reason) => PictureError::Malformed(reason),
+    })?;
     if header.grey {
         layout.colour(frame);
     }
     layout.spread(frame);
     Ok(())
-}
-
-/// What of a picture the codec did not like.
-const fn reason(error: &DecodeErrors) -> &'static str {
-    match error {
-        DecodeErrors::HuffmanDecode(_) => "a Huffman table, or a code that is not in it",
-        DecodeErrors::DqtError(_) => "a quantization table",
-        DecodeErrors::SosError(_) => "the scan header",
-        DecodeErrors::SofError(_) => "the frame header",
-        DecodeErrors::MCUError(_) => "a block",
-        DecodeErrors::ExhaustedData => "too little data",
-        DecodeErrors::FormatStatic(reason) => reason,
-        _ => "the codec refused it",
-    }
 }

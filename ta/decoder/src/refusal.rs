@@ -154,3 +154,11 @@ impl From<PictureError> for Refusal {
         Self::Picture(error)
     }
 }
+
+#[cfg(feature = "optee")]
+impl From<optee_utee::Error> for Refusal {
+    /// Hands on what OP-TEE, or another application, says.
+    fn from(error: optee_utee::Error) -> Self {
+        Self::Tee(error.raw_code())
+    }
+}

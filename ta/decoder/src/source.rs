@@ -5,28 +5,7 @@
 use core::marker::PhantomData;
 use core::ptr::NonNull;
 
-/// Bytes that are copied out piece by piece.
-pub trait Source {
-    /// How many there are; always the same.
-    fn length(&self) -> usize;
-
-    /// Copies the bytes from `offset` on, as many as `to` has or as there are;
-    /// returns how many these were.
-    fn copy(&self, offset: usize, to: &mut [u8]) -> usize;
-}
-
-impl Source for [u8] {
-    fn length(&self) -> usize {
-        self.len()
-    }
-
-    fn copy(&self, offset: usize, to: &mut [u8]) -> usize {
-        let from = self.get(offset..).unwrap_or_default();
-        let length = from.len().min(to.len());
-        to[..length].copy_from_slice(&from[..length]);
-        length
-    }
-}
+pub use ringfence_codec::Source;
 
 /// Bytes that are mapped, and reached through a pointer only: a reference would
 /// promise that no device changes them.

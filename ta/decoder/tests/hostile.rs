@@ -11,16 +11,19 @@ mod samples;
 #[path = "../fuzz/checks.rs"]
 mod checks;
 
+#[path = "../../proto/fuzz/seeds.rs"]
+mod stored;
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::PathBuf;
 
 use proptest::prelude::*;
 use ringfence_decoder::picture::MEMORY;
 use ringfence_decoder::refusal::PictureError;
 use samples::{Form, SAMPLINGS};
+use stored::Numbers;
 
 /// Damaged copies of each seed.
 const MUTATIONS: usize = 60;
@@ -98,29 +101,16 @@ fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/picture")
 }
 
-/// The fuzz target's seeds, by name.
 fn seeds() -> BTreeMap<String, Vec<u8>> {
-    fs::read_dir(folder())
-        .expect("seed folder")
-        .map(|entry| {
-            let entry = entry.expect("seed");
-            let name = entry.file_name().into_string().expect("plain name");
-            (name, fs::read(entry.path()).expect("seed"))
-        })
-        .collect()
+    stored::stored(&folder())
 }
 
 #[test]
 fn seeds_are_what_the_encoder_says() {
-    if std::env::var_os("RINGFENCE_WRITE_SEEDS").is_some() {
-        for (name, form) in forms() {
-            fs::write(folder().join(name), form.encode()).expect("seed written");
-        }
-    }
-    let seeds = seeds();
-    for (name, form) in forms() {
-        assert_eq!(seeds.get(name), Some(&form.encode()), "{name}");
-    }
+    let made = forms()
+        .into_iter()
+        .map(|(name, form)| (name, form.encode()));
+    stored::check(&folder(), &made.collect());
 }
 
 /// Those from elsewhere as well: from ffmpeg, which makes tables of its own for
@@ -143,22 +133,10 @@ fn a_picture_cut_anywhere_is_refused() {
     }
 }
 
-/// A small generator of numbers that are always the same (xorshift64).
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % bound as u64) as usize
-    }
-}
-
 #[test]
 fn what_is_near_the_seeds_does_no_harm() {
     let seeds: Vec<_> = seeds().into_values().collect();
-    let mut numbers = Numbers(0x5eed_0f1e_d6e2);
+    let mut numbers = Numbers::new();
     let (mut good, mut refused) = (0, 0);
     for seed in &seeds {
         for _ in 0..MUTATIONS {

@@ -8,12 +8,15 @@
 
 mod simulation;
 
+#[path = "../../proto/fuzz/seeds.rs"]
+mod stored;
+
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::PathBuf;
 
 use ringfence_firewall::extent::{BLOCK, GRANULE};
 use simulation::{address, Faults, Operation, World, RECORD, UI, VIDEO};
+use stored::Numbers;
 
 /// Mutated runs of each seed.
 const MUTATIONS: usize = 60;
@@ -141,24 +144,7 @@ fn folder() -> PathBuf {
 #[test]
 fn seeds_are_what_the_operations_say() {
     let seeds = seeds();
-    if std::env::var_os("RINGFENCE_WRITE_SEEDS").is_some() {
-        fs::create_dir_all(folder()).expect("seed folder");
-        for (name, content) in &seeds {
-            fs::write(folder().join(name), content).expect("seed written");
-        }
-    }
-    let stored: BTreeMap<String, Vec<u8>> = fs::read_dir(folder())
-        .expect("seed folder")
-        .map(|entry| {
-            let entry = entry.expect("seed");
-            let name = entry.file_name().into_string().expect("plain name");
-            (name, fs::read(entry.path()).expect("seed"))
-        })
-        .collect();
-    assert!(stored
-        .iter()
-        .map(|(name, content)| (name.as_str(), content))
-        .eq(seeds.iter().map(|(name, content)| (*name, content))));
+    assert_eq!(stored::check(&folder(), &seeds).len(), seeds.len());
 }
 
 #[test]
@@ -173,22 +159,10 @@ fn operations_are_read_as_they_were_written() {
     }
 }
 
-/// A small generator of numbers that are always the same (xorshift64).
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % bound as u64) as usize
-    }
-}
-
 #[test]
 fn seeds_and_what_is_near_them_hold_the_invariants() {
     let seeds: Vec<_> = seeds().into_values().collect();
-    let mut numbers = Numbers(0x5eed_0f1e_d6e2);
+    let mut numbers = Numbers::new();
     for seed in &seeds {
         World::run(seed);
         for _ in 0..MUTATIONS {

@@ -4,12 +4,12 @@
 //! window outlives them.
 
 use crate::model::{
-    instance, kernel, public, xor, Call, Collect, ModelFirewall, TestInstance, XorCipher, BASE, UI,
+    kernel, public, ready, xor, Call, Collect, ModelFirewall, TestInstance, XorCipher, BASE, UI,
     WINDOW,
 };
 use proptest::prelude::*;
 use ringfence_proto::command::{result, MAX_HELD};
-use ringfence_proto::message::{Decrypt, DigestRequest, Licence};
+use ringfence_proto::message::{Decrypt, DigestRequest};
 use ringfence_ta::instance::Session;
 use ringfence_ta::keys::ContentKey;
 use ringfence_ta::refusal::Refusal;
@@ -17,33 +17,12 @@ use ringfence_ta::shared::SharedBytes;
 
 const KEY: u8 = 0x5a;
 const SIZE: u64 = 5 * WINDOW;
-
-/// A session with the key `KEY` under the name `[1; 16]`, and a range of `SIZE`
-/// bytes that begins in the middle of a window.
-fn set_up(firewall: &ModelFirewall) -> (TestInstance, Session, u64) {
-    let mut instance = instance(firewall, 0x4711);
-    let kernel = kernel(&mut instance);
-    let handle = instance
-        .protect(&kernel, START, SIZE)
-        .expect("protected")
-        .raw();
-    let mut session = public(&mut instance);
-    let licence = Licence {
-        key_id: [1; 16],
-        not_after: 0,
-        nonce: [0; 12],
-        wrapped_key: [KEY; 16],
-        tag: [0; 16],
-    };
-    let loaded = session.keys.load(&licence, |licence, key| {
-        *key = licence.wrapped_key;
-        Ok(())
-    });
-    assert_eq!(loaded, Ok(()));
-    (instance, session, handle)
-}
-
 const START: u64 = BASE + 0x1000;
+
+/// A range that begins in the middle of a window, and who may decrypt into it.
+fn set_up(firewall: &ModelFirewall) -> (TestInstance, Session, u64) {
+    ready(firewall, [KEY; 16], START, SIZE)
+}
 
 fn request(offset: u64) -> Decrypt {
     Decrypt {

@@ -3,7 +3,7 @@
 //! RESOLVE, which tells the decoder where a buffer is.
 
 use crate::model::{
-    decoder, instance, kernel, public, Call, ModelFirewall, BASE, UI, WHOLE, WHOLE_SIZE,
+    decoder, instance, powered_on, public, Call, ModelFirewall, BASE, UI, WHOLE, WHOLE_SIZE,
 };
 use ringfence_proto::command::result;
 use ringfence_ta::instance::MAX_PUBLIC_SESSIONS;
@@ -12,9 +12,8 @@ use ringfence_ta::refusal::Refusal;
 
 #[test]
 fn the_decoder_learns_where_a_video_buffer_is() {
-    let firewall = ModelFirewall::new();
-    let mut instance = instance(&firewall, 1);
-    let (kernel, decoder) = (kernel(&mut instance), decoder(&mut instance));
+    let (firewall, mut instance, kernel) = powered_on(1);
+    let decoder = decoder(&mut instance);
     let handle = instance.protect(&kernel, BASE, 0x3000).expect("protected");
     let range = instance.resolve(&decoder, handle.raw()).expect("resolved");
     assert_eq!((range.start(), range.size()), (BASE, 0x3000));
@@ -23,9 +22,8 @@ fn the_decoder_learns_where_a_video_buffer_is() {
 
 #[test]
 fn nobody_else_does() {
-    let firewall = ModelFirewall::new();
-    let mut instance = instance(&firewall, 1);
-    let (kernel, public) = (kernel(&mut instance), public(&mut instance));
+    let (_, mut instance, kernel) = powered_on(1);
+    let public = public(&mut instance);
     let handle = instance.protect(&kernel, BASE, 0x3000).expect("protected");
     for session in [&kernel, &public] {
         for handle in [handle.raw(), 0, 77] {
@@ -52,9 +50,8 @@ fn the_decoder_is_not_the_kernel() {
 
 #[test]
 fn other_use_cases_and_handles_are_refused() {
-    let firewall = ModelFirewall::new();
-    let mut instance = instance(&firewall, 1);
-    let (kernel, decoder) = (kernel(&mut instance), decoder(&mut instance));
+    let (_, mut instance, kernel) = powered_on(1);
+    let decoder = decoder(&mut instance);
     let ui = instance.protect(&kernel, UI, 0x1000).expect("protected");
     assert_eq!(
         instance.resolve(&decoder, ui.raw()).err(),
@@ -74,9 +71,8 @@ fn other_use_cases_and_handles_are_refused() {
 
 #[test]
 fn a_released_handle_is_refused() {
-    let firewall = ModelFirewall::new();
-    let mut instance = instance(&firewall, 1);
-    let (kernel, decoder) = (kernel(&mut instance), decoder(&mut instance));
+    let (firewall, mut instance, kernel) = powered_on(1);
+    let decoder = decoder(&mut instance);
     let handle = instance.protect(&kernel, BASE, 0x1000).expect("protected");
     assert!(instance.resolve(&decoder, handle.raw()).is_ok());
     // Also when the release fails: from then on the handle opens nothing.

@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use ringfence_proto::command::{result, RangeKind, RangeState, UseCase};
 use ringfence_proto::firewall::{self, LedgerRecord};
+use ringfence_proto::message::{Licence, CONTENT_KEY_SIZE};
 use ringfence_ta::firewall::{Firewall, FirewallInfo};
 use ringfence_ta::instance::{Decryptor, Digester, Instance, Session};
 use ringfence_ta::policy::Client;
@@ -300,9 +301,45 @@ pub fn kernel(instance: &mut TestInstance) -> Session {
     instance.open(Client::Kernel).expect("admitted")
 }
 
+/// A machine just powered on: firewall, the application's first instance, whose
+/// handles count up from `first`, and the kernel's session.
+pub fn powered_on(first: u64) -> (ModelFirewall, TestInstance, Session) {
+    let firewall = ModelFirewall::new();
+    let mut instance = instance(&firewall, first);
+    let kernel = kernel(&mut instance);
+    (firewall, instance, kernel)
+}
+
 /// A session of user space.
 pub fn public(instance: &mut TestInstance) -> Session {
     instance.open(Client::Public).expect("admitted")
+}
+
+/// A session of user space with a key under the name `[1; 16]`, and a range of
+/// `size` bytes at `start` that it may decrypt into.
+pub fn ready(
+    firewall: &ModelFirewall,
+    key: [u8; CONTENT_KEY_SIZE],
+    start: u64,
+    size: u64,
+) -> (TestInstance, Session, u64) {
+    let mut instance = instance(firewall, 0x4711);
+    let kernel = kernel(&mut instance);
+    let range = instance.protect(&kernel, start, size).expect("protected");
+    let mut session = public(&mut instance);
+    let licence = Licence {
+        key_id: [1; 16],
+        not_after: 0,
+        nonce: [0; 12],
+        wrapped_key: key,
+        tag: [0; 16],
+    };
+    let loaded = session.keys.load(&licence, |licence, key| {
+        *key = licence.wrapped_key;
+        Ok(())
+    });
+    assert_eq!(loaded, Ok(()));
+    (instance, session, range.raw())
 }
 
 /// A session of the decoder.

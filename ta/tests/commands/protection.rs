@@ -3,7 +3,8 @@
 //! The kernel's commands: naming, releasing and finding protected ranges again.
 
 use crate::model::{
-    instance, kernel, public, Call, ModelFirewall, BASE, SIZE, UI, WHOLE, WHOLE_SIZE,
+    instance, kernel, powered_on, public, Call, Collect, ModelFirewall, TestInstance, BASE, SIZE,
+    UI, WHOLE, WHOLE_SIZE,
 };
 use ringfence_proto::command::{result, RangeKind, RangeState, UseCase, PROTOCOL_VERSION};
 use ringfence_proto::message::DigestRequest;
@@ -23,9 +24,7 @@ fn one_byte() -> DigestRequest {
 
 #[test]
 fn user_space_cannot_protect_release_or_list() {
-    let firewall = ModelFirewall::new();
-    let mut instance = instance(&firewall, 1);
-    let kernel = kernel(&mut instance);
+    let (firewall, mut instance, kernel) = powered_on(1);
     let handle = instance
         .protect(&kernel, BASE, 0x1000)
         .expect("protected")
@@ -51,9 +50,7 @@ fn user_space_cannot_protect_release_or_list() {
 
 #[test]
 fn hello_tells_protocol_and_granule() {
-    let firewall = ModelFirewall::new();
-    let mut instance = instance(&firewall, 1);
-    let kernel = kernel(&mut instance);
+    let (firewall, mut instance, kernel) = powered_on(1);
     assert_eq!(instance.hello(&kernel), Ok((PROTOCOL_VERSION, 4096)));
     assert_eq!(instance.hello(&kernel), Ok((PROTOCOL_VERSION, 4096)));
     assert_eq!(firewall.calls(Call::Info), 1);
@@ -70,9 +67,7 @@ fn a_firewall_of_another_protocol_is_refused() {
 
 #[test]
 fn a_range_is_named_listed_and_released() {
-    let firewall = ModelFirewall::new();
-    let mut instance = instance(&firewall, 0x77);
-    let kernel = kernel(&mut instance);
+    let (firewall, mut instance, kernel) = powered_on(0x77);
     let video = instance.protect(&kernel, BASE, 0x3000).expect("protected");
     let ui = instance.protect(&kernel, UI, 0x1000).expect("protected");
     let listed: Vec<_> = instance.list(&kernel).expect("list").records().collect();
@@ -101,9 +96,7 @@ fn a_range_is_named_listed_and_released() {
 
 #[test]
 fn what_is_no_range_never_reaches_the_firewall() {
-    let firewall = ModelFirewall::new();
-    let mut instance = instance(&firewall, 1);
-    let kernel = kernel(&mut instance);
+    let (firewall, mut instance, kernel) = powered_on(1);
     let page = 0x1000;
     for (start, size) in [
         (BASE, 0),
@@ -125,9 +118,7 @@ fn what_is_no_range_never_reaches_the_firewall() {
 
 #[test]
 fn the_firewalls_refusals_are_handed_on() {
-    let firewall = ModelFirewall::new();
-    let mut instance = instance(&firewall, 1);
-    let kernel = kernel(&mut instance);
+    let (firewall, mut instance, kernel) = powered_on(1);
     let outside = instance.protect(&kernel, BASE + SIZE, 0x1000);
     assert_eq!(outside, Err(Refusal::Tee(result::ACCESS_DENIED)));
     assert!(instance.protect(&kernel, BASE, 0x2000).is_ok());
@@ -142,7 +133,7 @@ fn the_firewalls_refusals_are_handed_on() {
 #[test]
 fn a_range_that_cannot_be_named_is_opened_again() {
     let firewall = ModelFirewall::new();
-    let mut instance: crate::model::TestInstance = Instance::new(firewall.clone(), Box::new(|| 5));
+    let mut instance: TestInstance = Instance::new(firewall.clone(), Box::new(|| 5));
     let kernel = kernel(&mut instance);
     assert!(instance.protect(&kernel, BASE, 0x1000).is_ok());
     assert_eq!(
@@ -157,7 +148,7 @@ fn a_range_that_can_be_neither_named_nor_opened_is_found_again() {
     let firewall = ModelFirewall::new();
     let mut draws = [5, 5, 5, 5, 5, 6].into_iter();
     let random = Box::new(move || draws.next().expect("another draw"));
-    let mut instance: crate::model::TestInstance = Instance::new(firewall.clone(), random);
+    let mut instance: TestInstance = Instance::new(firewall.clone(), random);
     let kernel = kernel(&mut instance);
     assert!(instance.protect(&kernel, BASE, 0x1000).is_ok());
     firewall.fail(Call::Unprotect, 0);
@@ -174,9 +165,7 @@ fn a_range_that_can_be_neither_named_nor_opened_is_found_again() {
 
 #[test]
 fn a_full_table_protects_nothing() {
-    let firewall = ModelFirewall::new();
-    let mut instance = instance(&firewall, 1);
-    let kernel = kernel(&mut instance);
+    let (firewall, mut instance, kernel) = powered_on(1);
     for page in 0..8 {
         assert!(instance
             .protect(&kernel, BASE + page * 0x1000, 0x1000)
@@ -192,14 +181,12 @@ fn a_full_table_protects_nothing() {
 
 #[test]
 fn a_failed_release_closes_the_handle_to_content_and_can_be_repeated() {
-    let firewall = ModelFirewall::new();
-    let mut instance = instance(&firewall, 1);
-    let kernel = kernel(&mut instance);
+    let (firewall, mut instance, kernel) = powered_on(1);
     let handle = instance
         .protect(&kernel, BASE, 0x1000)
         .expect("protected")
         .raw();
-    let mut seen = crate::model::Collect::default();
+    let mut seen = Collect::default();
     assert_eq!(instance.digest(handle, &one_byte(), &mut seen), Ok(()));
 
     firewall.fail(Call::Unprotect, 0);
@@ -220,9 +207,7 @@ fn a_failed_release_closes_the_handle_to_content_and_can_be_repeated() {
 
 #[test]
 fn a_quarantined_range_is_shown_closed_and_can_be_released() {
-    let firewall = ModelFirewall::new();
-    let mut instance = instance(&firewall, 1);
-    let kernel = kernel(&mut instance);
+    let (firewall, mut instance, kernel) = powered_on(1);
     let handle = instance
         .protect(&kernel, BASE, 0x1000)
         .expect("protected")
@@ -236,7 +221,7 @@ fn a_quarantined_range_is_shown_closed_and_can_be_released() {
         (record.handle, record.state),
         (handle, RangeState::Quarantined.raw())
     );
-    let mut seen = crate::model::Collect::default();
+    let mut seen = Collect::default();
     assert_eq!(
         instance.digest(handle, &one_byte(), &mut seen),
         Err(Refusal::UnknownHandle)
@@ -257,7 +242,7 @@ fn a_new_instance_finds_the_ranges_and_forgets_the_handles() {
 
     let mut after = instance(&firewall, 100);
     let session = kernel(&mut after);
-    let mut seen = crate::model::Collect::default();
+    let mut seen = Collect::default();
     assert_eq!(
         after.digest(old, &one_byte(), &mut seen),
         Err(Refusal::UnknownHandle)
@@ -313,17 +298,13 @@ fn user_space_cannot_use_up_the_sessions_of_the_kernel() {
 
 #[test]
 fn abilities_are_the_firewalls() {
-    let firewall = ModelFirewall::new();
-    let mut instance = instance(&firewall, 1);
-    let kernel = kernel(&mut instance);
+    let (_, mut instance, kernel) = powered_on(1);
     assert_eq!(instance.abilities(&kernel), Ok((4096, 7)));
 }
 
 #[test]
 fn a_region_opens_to_nothing_but_its_parts() {
-    let firewall = ModelFirewall::new();
-    let mut instance = instance(&firewall, 0x50);
-    let kernel = kernel(&mut instance);
+    let (firewall, mut instance, kernel) = powered_on(0x50);
     let region = instance
         .protect(&kernel, WHOLE, WHOLE_SIZE)
         .expect("protected");
@@ -331,7 +312,7 @@ fn a_region_opens_to_nothing_but_its_parts() {
         .name(&kernel, WHOLE + 0x1000, 0x2000)
         .expect("named");
     // A part may be as large as a region.
-    let mut seen = crate::model::Collect::default();
+    let mut seen = Collect::default();
     assert_eq!(
         instance.digest(region.raw(), &one_byte(), &mut seen),
         Err(Refusal::UnknownHandle)
@@ -368,7 +349,7 @@ fn a_part_as_large_as_its_region_keeps_its_own_handle() {
     assert!(before.protect(&session, WHOLE, WHOLE_SIZE).is_ok());
     let part = before.name(&session, WHOLE, WHOLE_SIZE).expect("named");
     assert_eq!(before.list(&session).expect("list").len(), 2);
-    let mut seen = crate::model::Collect::default();
+    let mut seen = Collect::default();
     assert_eq!(before.digest(part.raw(), &one_byte(), &mut seen), Ok(()));
     drop(before);
 
@@ -386,7 +367,7 @@ fn a_part_as_large_as_its_region_keeps_its_own_handle() {
 #[test]
 fn a_part_that_cannot_be_named_is_forgotten() {
     let firewall = ModelFirewall::new();
-    let mut instance: crate::model::TestInstance = Instance::new(firewall.clone(), Box::new(|| 5));
+    let mut instance: TestInstance = Instance::new(firewall.clone(), Box::new(|| 5));
     let kernel = kernel(&mut instance);
     assert!(instance.protect(&kernel, WHOLE, WHOLE_SIZE).is_ok());
     assert_eq!(instance.name(&kernel, WHOLE, 0x1000), Err(Refusal::Entropy));
@@ -396,14 +377,12 @@ fn a_part_that_cannot_be_named_is_forgotten() {
 
 #[test]
 fn a_part_that_is_not_forgotten_opens_to_nothing_any_more() {
-    let firewall = ModelFirewall::new();
-    let mut instance = instance(&firewall, 1);
-    let kernel = kernel(&mut instance);
+    let (firewall, mut instance, kernel) = powered_on(1);
     assert!(instance.protect(&kernel, WHOLE, WHOLE_SIZE).is_ok());
     let part = instance.name(&kernel, WHOLE, 0x1000).expect("named").raw();
     firewall.fail(Call::Forget, 0);
     assert_eq!(instance.unprotect(&kernel, part), Err(FIREWALL_SAYS));
-    let mut seen = crate::model::Collect::default();
+    let mut seen = Collect::default();
     assert_eq!(
         instance.digest(part, &one_byte(), &mut seen),
         Err(Refusal::UnknownHandle)
@@ -414,9 +393,7 @@ fn a_part_that_is_not_forgotten_opens_to_nothing_any_more() {
 
 #[test]
 fn what_is_no_range_is_no_part() {
-    let firewall = ModelFirewall::new();
-    let mut instance = instance(&firewall, 1);
-    let kernel = kernel(&mut instance);
+    let (firewall, mut instance, kernel) = powered_on(1);
     for (start, size) in [(WHOLE, 0), (WHOLE + 1, 0x1000), (u64::MAX, 0x1000)] {
         assert_eq!(
             instance.name(&kernel, start, size),

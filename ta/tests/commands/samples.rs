@@ -3,13 +3,13 @@
 //! DECRYPT_SAMPLE against an encryption that is written from ISO/IEC 23001-7 byte by
 //! byte, over another implementation of AES.
 
-use crate::model::{instance, kernel, public, ModelFirewall, TestInstance, BASE, UI, WINDOW};
+use crate::model::{kernel, public, ready, ModelFirewall, TestInstance, BASE, UI, WINDOW};
 use aes::cipher::{Block, BlockCipherEncrypt, BlockModeDecrypt, KeyInit, KeyIvInit, StreamCipher};
 use aes::Aes128;
 use proptest::prelude::*;
 use ringfence_proto::command::result;
 use ringfence_proto::message::{
-    DecryptSample, Licence, Pattern, Scheme, Subsample, MAX_SAMPLE, MAX_SUBSAMPLES,
+    DecryptSample, Pattern, Scheme, Subsample, MAX_SAMPLE, MAX_SUBSAMPLES,
 };
 use ringfence_ta::instance::Session;
 use ringfence_ta::keys::ContentKey;
@@ -170,26 +170,7 @@ fn encrypt(request: &DecryptSample, plaintext: &[u8]) -> Vec<u8> {
 }
 
 fn set_up(firewall: &ModelFirewall) -> (TestInstance, Session, u64) {
-    let mut instance = instance(firewall, 0x4711);
-    let kernel = kernel(&mut instance);
-    let handle = instance
-        .protect(&kernel, START, SIZE)
-        .expect("protected")
-        .raw();
-    let mut session = public(&mut instance);
-    let licence = Licence {
-        key_id: [1; 16],
-        not_after: 0,
-        nonce: [0; 12],
-        wrapped_key: KEY,
-        tag: [0; 16],
-    };
-    let loaded = session.keys.load(&licence, |licence, key| {
-        *key = licence.wrapped_key;
-        Ok(())
-    });
-    assert_eq!(loaded, Ok(()));
-    (instance, session, handle)
+    ready(firewall, KEY, START, SIZE)
 }
 
 /// Hands a sample over; the outcome, and how often each of its bytes was read.

@@ -18,6 +18,15 @@ pub fn is_debug_kernel() -> bool {
     Path::new("/sys/kernel/debug/kmemleak").exists()
 }
 
+/// How often something is tried that goes wrong by chance, if at all: a quarter of `count` on the
+/// debug kernel, which notices more each time.
+pub fn tries(count: u64) -> u64 {
+    match is_debug_kernel() {
+        true => count.div_ceil(4),
+        false => count,
+    }
+}
+
 /// An allocated range, as a heap's `ranges` file shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RangeLine {

@@ -3,7 +3,7 @@
 //! The decoder's commands, rightly and wrongly used, and pictures for it.
 
 use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
-use optee_teec::{Operation, ParamNone, ParamType, ParamValue, Session};
+use optee_teec::{ParamNone, ParamType, ParamValue, Session};
 use ringfence::proto::decoder::{self, DECODER_UUID};
 use ringfence::proto::message::Decode;
 use ringfence_decoder::frame::Layout;
@@ -29,48 +29,50 @@ impl Decoder {
 
     /// As [`decode`](Self::decode), with any bytes as the message.
     pub fn decode_message(&mut self, source: u64, message: &[u8]) -> Result<(u32, u32), Code> {
-        let mut operation = Operation::new(
-            0,
-            ta::number(source),
-            ta::bytes(message),
+        let (source, message) = (ta::number(source), ta::bytes(message));
+        let (_, _, size, _) = ta::invoke(
+            &mut self.0,
+            decoder::DECODE,
+            source,
+            message,
             ta::answer(),
             ParamNone,
-        );
-        self.0
-            .invoke_command(decoder::DECODE, &mut operation)
-            .map_err(|error| error.raw_code())?;
-        let size = operation.parameters().2;
+        )?;
         Ok((size.a(), size.b()))
     }
 
     /// Calls a command of the firewall (test builds).
     pub fn ask(&mut self, command: u32, first: u64, second: u64) -> Result<(), Code> {
-        let mut operation = Operation::new(
-            0,
-            ParamValue::new(command, 0, ParamType::ValueInput),
-            ta::number(first),
-            ta::number(second),
-            ParamNone,
-        );
-        self.0
-            .invoke_command(decoder::ASK, &mut operation)
-            .map_err(|error| error.raw_code())
+        let command = ParamValue::new(command, 0, ParamType::ValueInput);
+        let (first, second) = (ta::number(first), ta::number(second));
+        ta::invoke(&mut self.0, decoder::ASK, command, first, second, ParamNone).map(drop)
     }
 
     /// Keeps a buffer mapped until this session closes (test builds).
     pub fn hold(&mut self, handle: u64) -> Result<(), Code> {
-        let mut operation = Operation::new(0, ta::number(handle), ParamNone, ParamNone, ParamNone);
-        self.0
-            .invoke_command(decoder::HOLD, &mut operation)
-            .map_err(|error| error.raw_code())
+        let handle = ta::number(handle);
+        ta::invoke(
+            &mut self.0,
+            decoder::HOLD,
+            handle,
+            ParamNone,
+            ParamNone,
+            ParamNone,
+        )
+        .map(drop)
     }
 
     /// Makes the next picture the last of this session (test builds).
     pub fn doom(&mut self) -> Result<(), Code> {
-        let mut operation = Operation::new(0, ParamNone, ParamNone, ParamNone, ParamNone);
-        self.0
-            .invoke_command(decoder::DOOM, &mut operation)
-            .map_err(|error| error.raw_code())
+        ta::invoke(
+            &mut self.0,
+            decoder::DOOM,
+            ParamNone,
+            ParamNone,
+            ParamNone,
+            ParamNone,
+        )
+        .map(drop)
     }
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! The stand-in for a trusted display: the kernel module
-//! `ringfence_trusted_display`, and what is on its screen, as the host sees it.
+//! `ringfence_trusted_display`.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::{AsFd, AsRawFd};
@@ -12,7 +12,6 @@ use rustix::io::Errno;
 use rustix::ioctl::{ioctl, opcode, Opcode, Setter};
 
 use super::module;
-use crate::host_port::{ask, Reply, Request, PORT_PATH};
 
 /// The module's name.
 pub const MODULE: &str = "ringfence_trusted_display";
@@ -99,61 +98,4 @@ pub fn bind() -> anyhow::Result<()> {
 fn tell(what: &str) -> anyhow::Result<()> {
     let path = Path::new(DRIVER).join(what);
     fs::write(&path, DEVICE).with_context(|| path.display().to_string())
-}
-
-/// What a picture of the screen looks like.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Look {
-    /// Pixels.
-    pub width: u32,
-    /// Lines.
-    pub height: u32,
-    /// [`crate::host_port::digest`] of its pixels, each as red, green and blue.
-    pub digest: u64,
-}
-
-/// The host, who sees the screen and all of the machine's memory.
-#[derive(Debug)]
-pub struct Host(File);
-
-impl Host {
-    /// Opens the port to it.
-    pub fn open() -> anyhow::Result<Self> {
-        let port = OpenOptions::new().read(true).write(true).open(PORT_PATH);
-        Ok(Self(port.context(PORT_PATH)?))
-    }
-
-    /// Asks it something; a refusal is an error.
-    pub fn ask(&mut self, request: &Request) -> anyhow::Result<Reply> {
-        match ask(&mut self.0, request)? {
-            Reply::Refused { error } => anyhow::bail!("the host refused: {error}"),
-            reply => Ok(reply),
-        }
-    }
-
-    /// Has it take a picture of the screen, and keep it.
-    pub fn picture(&mut self, name: &str) -> anyhow::Result<Look> {
-        match self.ask(&Request::Picture(name.to_owned()))? {
-            Reply::Picture {
-                width,
-                height,
-                digest,
-            } => Ok(Look {
-                width,
-                height,
-                digest,
-            }),
-            other => anyhow::bail!("the host answers {other:?}"),
-        }
-    }
-
-    /// How much a picture that was taken is like one that the host has: the peak
-    /// signal-to-noise ratio, in dB.
-    pub fn compare(&mut self, picture: &str, with: &str) -> anyhow::Result<f64> {
-        let (picture, with) = (picture.to_owned(), with.to_owned());
-        match self.ask(&Request::Compare { picture, with })? {
-            Reply::Likeness { psnr } => Ok(psnr),
-            other => anyhow::bail!("the host answers {other:?}"),
-        }
-    }
 }

@@ -2,7 +2,7 @@
 
 //! What user space, and devices on its behalf, can do with a dma-buf.
 
-use std::ffi::{c_void, CString};
+use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::ptr;
@@ -13,6 +13,8 @@ use rustix::fs::{fcntl_add_seals, ftruncate, memfd_create, MemfdFlags, SealFlags
 use rustix::io::Errno;
 use rustix::ioctl::{ioctl, opcode, Setter, Updater};
 use rustix::mm::{mmap, munmap, MapFlags, ProtFlags};
+
+use super::new_fd;
 
 /// `DMA_BUF_SYNC_READ`.
 pub const SYNC_READ: u64 = 1;
@@ -140,48 +142,12 @@ pub fn foreign(size: u64) -> anyhow::Result<OwnedFd> {
         .write(true)
         .open("/dev/udmabuf")
         .context("/dev/udmabuf")?;
-    let create = Create {
+    let mut create = Create {
         memfd: memory.as_raw_fd().try_into()?,
         flags: 1, // UDMABUF_FLAGS_CLOEXEC
         offset: 0,
         size,
     };
-    created(&driver, CREATE, &create)
-}
-
-/// Calls an ioctl that answers a new fd.
-fn created<T>(
-    driver: &File,
-    opcode: rustix::ioctl::Opcode,
-    argument: &T,
-) -> anyhow::Result<OwnedFd> {
-    use rustix::ioctl::{Ioctl, IoctlOutput, Opcode};
-    use std::os::fd::FromRawFd;
-
-    struct NewFd(Opcode, *const c_void);
-
-    // SAFETY: The argument outlives the call and is only read; the answer of a
-    // call that has succeeded is a new fd.
-    unsafe impl Ioctl for NewFd {
-        type Output = OwnedFd;
-
-        const IS_MUTATING: bool = false;
-
-        fn opcode(&self) -> Opcode {
-            self.0
-        }
-
-        fn as_ptr(&mut self) -> *mut c_void {
-            self.1.cast_mut()
-        }
-
-        unsafe fn output_from_ptr(fd: IoctlOutput, _: *mut c_void) -> rustix::io::Result<OwnedFd> {
-            // SAFETY: The call has succeeded, so this is a new fd that nobody
-            // else owns.
-            Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-        }
-    }
-
-    // SAFETY: `opcode` carries the size of `T`, by this function's callers.
-    Ok(unsafe { ioctl(driver, NewFd(opcode, ptr::from_ref(argument).cast())) }?)
+    // SAFETY: `UDMABUF_CREATE` reads that structure, and answers a new descriptor.
+    Ok(unsafe { new_fd::create(&driver, CREATE, &mut create) }?)
 }

@@ -42,16 +42,6 @@ pub struct Costs {
     pub vunmap: u64,
 }
 
-/// What this processor has had to do beside what it was asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(C)]
-pub struct Disturbances {
-    /// Interrupts.
-    pub interrupts: u64,
-    /// Pages that were taken from the page allocator, or given back to it.
-    pub pages: u64,
-}
-
 /// Which way the device moves data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
@@ -75,7 +65,7 @@ struct Hold {
 const MEASURE: Opcode = opcode::read_write::<Costs>(0xB7, 0);
 const HOLD: Opcode = opcode::read_write::<Hold>(0xB7, 1);
 const RELEASE: Opcode = opcode::none(0xB7, 2);
-const DISTURBANCES: Opcode = opcode::read::<Disturbances>(0xB7, 3);
+const INTERRUPTS: Opcode = opcode::read::<u64>(0xB7, 3);
 
 /// The device, with room for one buffer; closing it gives the buffer back.
 pub struct Importer(File);
@@ -127,10 +117,10 @@ impl Importer {
         Ok(hold.entries)
     }
 
-    /// What this processor has had to do until now.
-    pub fn disturbances(&self) -> Result<Disturbances, Errno> {
+    /// Interrupts that this processor has had until now.
+    pub fn interrupts(&self) -> Result<u64, Errno> {
         // SAFETY: The number carries the size of what is written.
-        unsafe { ioctl(&self.0, Getter::<DISTURBANCES, Disturbances>::new()) }
+        unsafe { ioctl(&self.0, Getter::<INTERRUPTS, u64>::new()) }
     }
 
     /// Gives the buffer back, if there is one.

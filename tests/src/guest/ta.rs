@@ -2,6 +2,10 @@
 
 //! The trusted application's commands, rightly and wrongly used.
 
+use std::fs;
+use std::path::Path;
+
+use anyhow::Context as _;
 use optee_teec::{
     Context, Operation, Param, ParamNone, ParamTmpRef, ParamType, ParamValue, Session, Uuid,
 };
@@ -57,12 +61,34 @@ pub fn encoded<M: Message>(message: &M) -> Vec<u8> {
     buffer
 }
 
+/// The message in a file that the host has prepared.
+pub fn message<M: Message>(file: &Path) -> anyhow::Result<M> {
+    let bytes = fs::read(file).with_context(|| file.display().to_string())?;
+    message::decode(&bytes).map_err(|error| anyhow::anyhow!("{}: {error}", file.display()))
+}
+
 /// Tries to open a session to any trusted application.
 pub fn open(uuid: [u8; 16]) -> Result<Session, Code> {
     let mut context = Context::new().map_err(|error| error.raw_code())?;
     context
         .open_session(Uuid::from_bytes(uuid))
         .map_err(|error| error.raw_code())
+}
+
+/// Calls a command of any trusted application.
+pub fn invoke<A: Param, B: Param, C: Param, D: Param>(
+    session: &mut Session,
+    command: u32,
+    a: A,
+    b: B,
+    c: C,
+    d: D,
+) -> Result<(A, B, C, D), Code> {
+    let mut operation = Operation::new(0, a, b, c, d);
+    session
+        .invoke_command(command, &mut operation)
+        .map_err(|error| error.raw_code())?;
+    Ok(operation.parameters())
 }
 
 impl Ta {
@@ -82,11 +108,7 @@ impl Ta {
         c: C,
         d: D,
     ) -> Result<(A, B, C, D), Code> {
-        let mut operation = Operation::new(0, a, b, c, d);
-        self.0
-            .invoke_command(command, &mut operation)
-            .map_err(|error| error.raw_code())?;
-        Ok(operation.parameters())
+        invoke(&mut self.0, command, a, b, c, d)
     }
 
     /// Calls a command without parameters.
@@ -95,28 +117,40 @@ impl Ta {
             .map(drop)
     }
 
+    /// Sends a message.
+    fn send(&mut self, command: u32, message: &impl Message) -> Result<(), Code> {
+        let message = encoded(message);
+        self.invoke(command, bytes(&message), ParamNone, ParamNone, ParamNone)
+            .map(drop)
+    }
+
+    /// Has content written to a buffer, as a message says.
+    fn write(
+        &mut self,
+        command: u32,
+        handle: u64,
+        message: &impl Message,
+        content: &[u8],
+    ) -> Result<u64, Code> {
+        let message = encoded(message);
+        let (.., written) = self.invoke(
+            command,
+            number(handle),
+            bytes(&message),
+            bytes(content),
+            answer(),
+        )?;
+        Ok(join(written.a(), written.b()))
+    }
+
     /// Brings a device key.
     pub fn provision(&mut self, provision: &Provision) -> Result<(), Code> {
-        self.invoke(
-            command::PROVISION,
-            bytes(&encoded(provision)),
-            ParamNone,
-            ParamNone,
-            ParamNone,
-        )
-        .map(drop)
+        self.send(command::PROVISION, provision)
     }
 
     /// Loads a licence.
     pub fn load_licence(&mut self, licence: &Licence) -> Result<(), Code> {
-        self.invoke(
-            command::LOAD_LICENCE,
-            bytes(&encoded(licence)),
-            ParamNone,
-            ParamNone,
-            ParamNone,
-        )
-        .map(drop)
+        self.send(command::LOAD_LICENCE, licence)
     }
 
     /// Makes the trusted application forget what it has read of secure storage (test
@@ -132,15 +166,7 @@ impl Ta {
         request: &Decrypt,
         ciphertext: &[u8],
     ) -> Result<u64, Code> {
-        let message = encoded(request);
-        let (.., written) = self.invoke(
-            command::DECRYPT,
-            number(handle),
-            bytes(&message),
-            bytes(ciphertext),
-            answer(),
-        )?;
-        Ok(join(written.a(), written.b()))
+        self.write(command::DECRYPT, handle, request, ciphertext)
     }
 
     /// Decrypts a sample, or a piece of one.
@@ -150,15 +176,7 @@ impl Ta {
         request: &DecryptSample,
         sample: &[u8],
     ) -> Result<u64, Code> {
-        let message = encoded(request);
-        let (.., written) = self.invoke(
-            command::DECRYPT_SAMPLE,
-            number(handle),
-            bytes(&message),
-            bytes(sample),
-            answer(),
-        )?;
-        Ok(join(written.a(), written.b()))
+        self.write(command::DECRYPT_SAMPLE, handle, request, sample)
     }
 
     /// Runs AES-CTR over so many bytes of the application's own memory (test

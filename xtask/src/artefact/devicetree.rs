@@ -29,7 +29,8 @@ pub enum Board {
     /// Those of the product.
     #[default]
     Ordinary,
-    /// More memory, and a carveout in it that is large enough for every measurement.
+    /// One processor, and more memory with a carveout in it that is large enough for every
+    /// measurement.
     Bench,
     /// Devices on its PCI bus have an IOMMU; one more carveout for them.
     Translated,

@@ -104,6 +104,7 @@ pub fn declare_decoder(
             "ta/decoder/src",
             "ta/decoder/build.rs",
             "ta/decoder/Cargo.toml",
+            "ta/decoder/codec",
             "ta/src",
             "ta/Cargo.toml",
         ],

@@ -10,7 +10,7 @@ use super::table::{grouped, row};
 use super::Judgement;
 
 /// How many times a program of Linux decoding in the secure world may cost.
-const DECODING: f64 = 2.75;
+const DECODING: f64 = 1.2;
 
 /// The table.
 pub fn table(text: &mut String, figures: &DecodingFigures) {
@@ -79,8 +79,8 @@ mod tests {
             }),
             ..Figures::default()
         };
-        assert!(judge(&figures(2750)).1.is_ok());
-        assert!(judge(&figures(2751)).1.is_err());
+        assert!(judge(&figures(1200)).1.is_ok());
+        assert!(judge(&figures(1201)).1.is_err());
         let mut nothing = figures(1);
         nothing.decoding = None;
         assert!(judge(&nothing).1.is_err());

@@ -46,6 +46,7 @@ pub const GATED: &[&str] = &[
     "system:67108864",
     "protected-record:8388608",
     "protection:protected-video",
+    MIXED,
     "content:protected-video",
 ];
 

@@ -109,6 +109,7 @@ pub fn gate(cache: &Cache, stack: &Stack) -> Result<Result<Vec<Judgement>, Outco
         .filter(|bound| bound.is_about(guest::GATED))
         .map(|bound| (bound.name, bound.judge(&heaps)))
         .chain(bounds::protection(&heaps))
+        .chain(bounds::mixed(&heaps))
         .chain(pages::judge(&heaps))
         .chain(content::judge(&heaps))
         .chain([decoding::judge(&heaps)])

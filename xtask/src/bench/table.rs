@@ -171,17 +171,17 @@ fn mixed(text: &mut String, report: &Report) {
     };
     writeln!(
         text,
-        "Mixed sizes in a carveout of {} that is {} % full, {} threads on one processor, {} calls: an \
-         allocation \
-         (`RINGFENCE_IOCTL_ALLOC`) takes {} instructions of its thread in the median and {} at \
-         worst, a release {} and {}. Apart from these are {} calls in which an interrupt came, of \
-         which the dearest took {} with all that the kernel did then, and {} in which the kernel's \
-         caches of small objects took new pages or gave some back, of which the dearest took {}. In {} \
-         calls another thread was given the processor; {} waited for a lock that was in the hands of such a thread, \
-         which no figure has.\n",
+        "Mixed sizes up to {} in a carveout of {} that is {} % full, {} threads that rest {} µs after a \
+         call, {} calls: an allocation (`RINGFENCE_IOCTL_ALLOC`) takes {} instructions of its thread \
+         in the median and {} at worst, a release {} and {}. Apart from these are {} calls in which an \
+         interrupt came, of which the dearest took {} with all that the kernel did then for others. In \
+         {} calls another thread was given the processor; {} waited for a lock that was in the hands \
+         of such a thread, which no figure has.\n",
+        show_size(mixed.largest),
         show_size(mixed.region),
         mixed.occupancy,
         mixed.threads,
+        mixed.rest,
         grouped(mixed.calls),
         grouped(mixed.alloc.median),
         grouped(mixed.alloc.max),
@@ -189,8 +189,6 @@ fn mixed(text: &mut String, report: &Report) {
         grouped(mixed.close.max),
         grouped(mixed.interrupted),
         grouped(mixed.interrupted_max),
-        grouped(mixed.supplied),
-        grouped(mixed.supplied_max),
         grouped(mixed.preempted),
         grouped(mixed.waited),
     )

@@ -2,23 +2,25 @@
 //! `cargo xtask test`: host tests and guest suites, counted together.
 //!
 //! What is missing is built first. Then everything that runs is a job: a suite of the building
-//! machine, or a boot. As many jobs run side by side as there are processors, in the order in which
-//! they are listed, and so do their outputs follow each other in the [`transcript`].
+//! machine, or a boot. As many jobs run side by side as there are processors, those that take longest
+//! first, and in that order their outputs follow each other in the [`transcript`].
 
 mod counts;
 mod guest;
 mod host;
 mod transcript;
 
+use std::cmp::Reverse;
 use std::sync::Mutex;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{bail, Result};
 
 use crate::artefact::kernel::Flavour;
 use crate::cache::Cache;
 use crate::stack::{Build, Stack};
-use crate::suites::{GUEST, HOST, LATENCY_SUITE, PROOFS};
+use crate::suites::{GUEST, HOST, LATENCY_SECONDS, LATENCY_SUITE, NOT_ABOUT_THE_KERNEL, PROOFS};
 pub use counts::Counts;
 use transcript::{Page, Transcript};
 
@@ -28,19 +30,22 @@ const MAX_SIDE_BY_SIDE: usize = 4;
 /// Runs something that prints on the page.
 type Work<'s> = Box<dyn Fn(&Page) -> Result<Counts> + Send + Sync + 's>;
 
-/// What runs by itself: a heading, and the work.
+/// What runs by itself: a heading, how many seconds it may take, and the work.
 struct Job<'s> {
     title: String,
+    seconds: u32,
     work: Work<'s>,
 }
 
 impl<'s> Job<'s> {
     fn new(
         title: impl Into<String>,
+        seconds: u32,
         work: impl Fn(&Page) -> Result<Counts> + Send + Sync + 's,
     ) -> Self {
         Self {
             title: title.into(),
+            seconds,
             work: Box::new(work),
         }
     }
@@ -53,29 +58,38 @@ pub fn run(cache: &Cache, flavours: &[Flavour], names: &[String]) -> Result<Coun
         .iter()
         .map(|&flavour| Stack::declare(cache, flavour, Build::Test))
         .collect::<Result<Vec<_>>>()?;
-    let mut on_host = Vec::new();
-    let mut in_guest = Vec::new();
+    let mut jobs = Vec::new();
     for stack in &stacks {
         if stack.kernel.flavour == Flavour::Plain {
-            on_host.extend(host_jobs(stack, names));
+            jobs.extend(host_jobs(stack, names));
         }
-        let jobs = guest_jobs(cache, stack, names);
-        if !jobs.is_empty() {
+        let in_guest = guest_jobs(cache, stack, names);
+        if !in_guest.is_empty() {
             stack.build_for_content()?;
         }
-        in_guest.extend(jobs);
+        jobs.extend(in_guest);
     }
-    execute(on_host.into_iter().chain(in_guest).collect())
+    jobs.sort_by_key(|job| Reverse(job.seconds));
+    execute(jobs)
 }
 
 fn is_wanted(names: &[String], name: &str) -> bool {
     names.is_empty() || names.iter().any(|other| other == name)
 }
 
+/// Whether a suite of the guest is wanted on a kernel: the debug kernel looks for faults of the kernel.
+fn is_wanted_on(flavour: Flavour, names: &[String], name: &str) -> bool {
+    let is_left_out =
+        flavour == Flavour::Debug && names.is_empty() && NOT_ABOUT_THE_KERNEL.contains(&name);
+    is_wanted(names, name) && !is_left_out
+}
+
 fn host_jobs<'s>(stack: &'s Stack, names: &[String]) -> Vec<Job<'s>> {
     HOST.into_iter()
-        .filter(|(name, _)| is_wanted(names, name))
-        .map(|(name, suite)| Job::new(name, move |page| host::run(stack, suite, page)))
+        .filter(|(name, ..)| is_wanted(names, name))
+        .map(|(name, suite, seconds)| {
+            Job::new(name, seconds, move |page| host::run(stack, suite, page))
+        })
         .collect()
 }
 
@@ -87,17 +101,18 @@ fn guest_jobs<'s>(cache: &'s Cache, stack: &'s Stack, names: &[String]) -> Vec<J
             .suites
             .iter()
             .copied()
-            .filter(|name| is_wanted(names, name))
+            .filter(|name| is_wanted_on(flavour, names, name))
             .collect();
         if !suites.is_empty() {
             let title = format!("guest, {flavour} kernel: {}", suites.join(" "));
-            jobs.push(Job::new(title, move |page| {
+            jobs.push(Job::new(title, boot.takes(flavour), move |page| {
                 guest::run(cache, stack, boot, &suites, page)
             }));
         }
     }
     if flavour == Flavour::Plain && is_wanted(names, LATENCY_SUITE) {
-        jobs.push(Job::new("guest: latency, in instructions", |page| {
+        let title = "guest: latency, in instructions";
+        jobs.push(Job::new(title, LATENCY_SECONDS, |page| {
             guest::run_latency(cache, stack, page)
         }));
     }
@@ -111,7 +126,7 @@ fn guest_jobs<'s>(cache: &'s Cache, stack: &'s Stack, names: &[String]) -> Vec<J
             proof.suite,
             names.join(" ")
         );
-        jobs.push(Job::new(title, move |page| {
+        jobs.push(Job::new(title, proof.seconds, move |page| {
             guest::prove(cache, stack, proof, page)
         }));
     }
@@ -119,7 +134,7 @@ fn guest_jobs<'s>(cache: &'s Cache, stack: &'s Stack, names: &[String]) -> Vec<J
 }
 
 fn check_names(names: &[String]) -> Result<()> {
-    let host = HOST.iter().map(|(name, _)| *name);
+    let host = HOST.iter().map(|(name, ..)| *name);
     let guest = GUEST.iter().flat_map(|boot| boot.suites.iter().copied());
     let mut known: Vec<&str> = host
         .chain(guest)
@@ -140,10 +155,13 @@ struct Progress {
     next: usize,
     counts: Counts,
     failure: Option<anyhow::Error>,
+    /// How long each job took, by its number.
+    times: Vec<(Duration, usize)>,
 }
 
-/// Runs all jobs. After an error no further one is begun.
+/// Runs all jobs, and says how long each took. After an error no further one is begun.
 fn execute(jobs: Vec<Job<'_>>) -> Result<Counts> {
+    let begun = Instant::now();
     let transcript = Transcript::new(jobs.len());
     let progress = Mutex::new(Progress::default());
     let workers = thread::available_parallelism()
@@ -160,9 +178,12 @@ fn execute(jobs: Vec<Job<'_>>) -> Result<Counts> {
         };
         let page = transcript.page(index);
         page.line(format!("==== {}", jobs[index].title));
+        let begun = Instant::now();
         let outcome = (jobs[index].work)(&page);
+        let took = begun.elapsed();
         drop(page);
         let mut progress = progress.lock().expect("workers do not panic");
+        progress.times.push((took, index));
         match outcome {
             Ok(counts) => progress.counts += counts,
             Err(error) => {
@@ -175,7 +196,15 @@ fn execute(jobs: Vec<Job<'_>>) -> Result<Counts> {
             scope.spawn(work);
         }
     });
-    let progress = progress.into_inner().expect("workers do not panic");
+    let mut progress = progress.into_inner().expect("workers do not panic");
+    progress.times.sort_by_key(|&(took, _)| Reverse(took));
+    println!(
+        "==== {:.0} s in all; each job:",
+        begun.elapsed().as_secs_f64()
+    );
+    for (took, index) in progress.times {
+        println!("{:>5.0} s  {}", took.as_secs_f64(), jobs[index].title);
+    }
     match progress.failure {
         Some(error) => Err(error),
         None => Ok(progress.counts),
@@ -194,9 +223,26 @@ mod tests {
     }
 
     #[test]
+    fn the_debug_kernel_runs_what_is_named_and_what_is_about_the_kernel() {
+        let named = ["content".to_owned()];
+        assert!(is_wanted_on(Flavour::Plain, &[], "content"));
+        assert!(!is_wanted_on(Flavour::Debug, &[], "content"));
+        assert!(is_wanted_on(Flavour::Debug, &[], "heaps"));
+        assert!(is_wanted_on(Flavour::Debug, &named, "content"));
+        assert!(!is_wanted_on(Flavour::Debug, &named, "heaps"));
+    }
+
+    #[test]
+    fn every_suite_that_is_left_out_exists() {
+        for name in NOT_ABOUT_THE_KERNEL {
+            assert!(check_names(&[name.to_owned()]).is_ok(), "{name}");
+        }
+    }
+
+    #[test]
     fn counts_of_all_jobs_are_added_up() {
         let jobs = (0..9)
-            .map(|number| Job::new("job", move |_: &Page| Ok((number % 3 != 0).into())))
+            .map(|number| Job::new("job", number, move |_: &Page| Ok((number % 3 != 0).into())))
             .collect();
         let counts = execute(jobs).expect("no job ends with an error");
         assert_eq!(counts.to_string(), "6 passed, 3 failed, 0 skipped");
@@ -207,7 +253,7 @@ mod tests {
         let begun = Mutex::new(0);
         let jobs = (0..100)
             .map(|_| {
-                Job::new("job", |_: &Page| {
+                Job::new("job", 1, |_: &Page| {
                     *begun.lock().expect("no holder panics") += 1;
                     bail!("on purpose")
                 })

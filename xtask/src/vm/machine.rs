@@ -23,6 +23,15 @@ pub fn memory_size(board: Board) -> u64 {
     }
 }
 
+/// How many processors a board has. All of a machine whose time counts instructions share one clock:
+/// a second one would count in what the first is measured by.
+fn processors(board: Board) -> &'static str {
+    match board {
+        Board::Ordinary | Board::Translated => "2",
+        Board::Bench => "1",
+    }
+}
+
 /// What decides QEMU's devicetree.
 ///
 /// SVE and SME must be off: TF-A traps floating point for the secure world otherwise.
@@ -38,7 +47,7 @@ pub fn board(board: Board) -> [String; 8] {
         "-cpu",
         "max,x-rme=on,sve=off,sme=off,pauth-impdef=on",
         "-smp",
-        "2",
+        processors(board),
         "-m",
         &format!("{}M", memory_size(board) >> 20),
     ]

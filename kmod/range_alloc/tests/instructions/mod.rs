@@ -7,6 +7,10 @@
 //! the count down, and starts at zero again, whenever `callgrind_boundary` is called; so each part
 //! of its output is one call.
 
+#[path = "../owned/mod.rs"]
+mod owned;
+#[path = "../random/mod.rs"]
+mod random;
 pub mod subject;
 pub mod workload;
 

@@ -2,7 +2,9 @@
 
 //! What is measured: this allocator, and the one that all others use.
 
-use ringfence_range_alloc::{Geometry, Group, Handle, Placement, RangeAllocator, Record, Request};
+use ringfence_range_alloc::{Geometry, Handle, Placement, Request};
+
+use super::owned::{ranges, Ranges};
 
 /// The granule of all measurements, in bytes.
 pub const GRANULE: u64 = 4096;
@@ -46,7 +48,7 @@ pub trait Subject {
 }
 
 /// This allocator.
-pub struct Ringfence(RangeAllocator<Vec<Record>, Vec<Group>>);
+pub struct Ringfence(Ranges);
 
 impl Subject for Ringfence {
     type Token = Handle;
@@ -57,14 +59,7 @@ impl Subject for Ringfence {
             size: region,
             granule: GRANULE,
         };
-        let needed = geometry.metadata_size(max_live).expect("sound geometry");
-        let ranges = RangeAllocator::new(
-            geometry,
-            max_live,
-            vec![Record::default(); needed.records],
-            vec![Group::default(); needed.groups],
-        );
-        Self(ranges.expect("sound geometry"))
+        Self(ranges(geometry, max_live))
     }
 
     fn alloc(&mut self, request: Request) -> Option<Handle> {

@@ -5,6 +5,7 @@
 use ringfence_range_alloc::{Placement, Request};
 
 use super::{
+    random::Random,
     subject::{Subject, GRANULE},
     Recorder,
 };
@@ -96,22 +97,7 @@ impl Workload {
     }
 }
 
-/// A small generator of numbers that are the same everywhere (SplitMix64).
-struct Random(u64);
-
 impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
     fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[self.below(from.len() as u64) as usize]
     }

@@ -5,11 +5,14 @@
 //! The tests and the fuzz target share it: a [`World`] applies an [`Op`] to both, and panics when
 //! they disagree.
 
+#[path = "../owned/mod.rs"]
+mod owned;
+
 use std::collections::VecDeque;
 
+use owned::{ranges, Ranges};
 use ringfence_range_alloc::{
-    AllocError, Block, BlockState, FreeError, Geometry, Group, Handle, Placement, Range,
-    RangeAllocator, Record, Request,
+    AllocError, Block, BlockState, FreeError, Geometry, Handle, Placement, Range, Request,
 };
 
 /// One call, with numbers that any values make sense for.
@@ -113,7 +116,7 @@ const EXACT: usize = 1 << 18;
 
 /// An allocator and its oracle.
 pub struct World {
-    pub ranges: RangeAllocator<Vec<Record>, Vec<Group>>,
+    pub ranges: Ranges,
     pub free: Bitmap,
     pub live: Vec<Range>,
     dead: VecDeque<Handle>,
@@ -125,16 +128,8 @@ pub struct World {
 
 impl World {
     pub fn new(geometry: Geometry, max_live: usize) -> Self {
-        let needed = geometry.metadata_size(max_live).expect("sound geometry");
-        let ranges = RangeAllocator::new(
-            geometry,
-            max_live,
-            vec![Record::default(); needed.records],
-            vec![Group::default(); needed.groups],
-        )
-        .expect("sound geometry");
         Self {
-            ranges,
+            ranges: ranges(geometry, max_live),
             free: Bitmap::new((geometry.size / geometry.granule) as usize),
             live: Vec::new(),
             dead: VecDeque::new(),

@@ -3,9 +3,9 @@
 //! The ledger's commands, each checked against what the pages and the records
 //! alone say about the request.
 
-use super::{covered, overlap, region_of, request, Snapshot, World};
+use super::{covered, overlap, region_of, request, Machine, Snapshot, World};
 use ringfence_firewall::ledger::MAX_WINDOW;
-use ringfence_firewall::{Error, Platform};
+use ringfence_firewall::{Error, Ledger, Platform};
 use ringfence_proto::command::{Protection, RangeKind, RangeState, UseCase};
 use ringfence_proto::firewall::{LedgerRecord, MAX_RANGES};
 
@@ -34,14 +34,24 @@ fn is_named(before: &Snapshot, pages: &std::ops::Range<u64>) -> bool {
 }
 
 impl World {
-    /// PROTECT.
-    pub fn protect(&mut self, start: u64, size: u64) -> Result<UseCase, Error> {
+    /// Runs a command between two looks at the machine, and tells whether a step of it was
+    /// made to fail.
+    fn observe<T>(
+        &mut self,
+        command: impl FnOnce(&mut Ledger<Machine>) -> T,
+    ) -> (Snapshot, T, bool, Snapshot) {
         let before = self.snapshot();
         self.faulted();
-        let result = self.ledger.protect(start, size);
+        let result = command(&mut self.ledger);
         let faulted = self.faulted();
         let after = self.snapshot();
         self.check(&after);
+        (before, result, faulted, after)
+    }
+
+    /// PROTECT.
+    pub fn protect(&mut self, start: u64, size: u64) -> Result<UseCase, Error> {
+        let (before, result, faulted, after) = self.observe(|ledger| ledger.protect(start, size));
 
         let judge = || {
             let range = request(start, size).ok_or(Error::Malformed)?;
@@ -76,11 +86,7 @@ impl World {
             Err(Error::Platform) => {
                 let range = request(start, size).expect("got to the platform");
                 Self::check_undisturbed(&before, &after, &range);
-                let new: Vec<_> = after
-                    .records
-                    .iter()
-                    .filter(|record| !before.records.contains(record))
-                    .collect();
+                let new = after.since(&before);
                 assert!(new.len() <= 1);
                 for record in new {
                     assert_eq!(record.state, RangeState::Quarantined.raw());
@@ -93,17 +99,12 @@ impl World {
 
     /// UNPROTECT.
     pub fn unprotect(&mut self, start: u64, size: u64) -> Result<(), Error> {
-        let before = self.snapshot();
+        let mapped =
+            request(start, size).is_some_and(|range| self.ledger.platform().any_mapped(&range));
+        let (before, result, faulted, after) = self.observe(|ledger| ledger.unprotect(start, size));
         let known = before
             .of_kind(false)
             .any(|record| (record.start, record.size) == (start, size));
-        let mapped =
-            request(start, size).is_some_and(|range| self.ledger.platform().any_mapped(&range));
-        self.faulted();
-        let result = self.ledger.unprotect(start, size);
-        let faulted = self.faulted();
-        let after = self.snapshot();
-        self.check(&after);
 
         let expected = match request(start, size) {
             None => Err(Error::Malformed),
@@ -148,10 +149,7 @@ impl World {
 
     /// NAME, which changes no page.
     pub fn name(&mut self, start: u64, size: u64) -> Result<UseCase, Error> {
-        let before = self.snapshot();
-        let result = self.ledger.name(start, size);
-        let after = self.snapshot();
-        self.check(&after);
+        let (before, result, _, after) = self.observe(|ledger| ledger.name(start, size));
 
         let judge = || {
             let range = request(start, size).ok_or(Error::Malformed)?;
@@ -168,20 +166,13 @@ impl World {
         assert_eq!(before.pages, after.pages);
         match result {
             Ok(_) => {
-                let mut expected = before.of_kind(true).copied().collect::<Vec<_>>();
-                let new: Vec<_> = after
-                    .records
-                    .iter()
-                    .filter(|record| !before.records.contains(record))
-                    .copied()
-                    .collect();
-                let [part] = new[..] else {
-                    panic!("{new:x?}: one part is new");
+                let [part] = after.since(&before)[..] else {
+                    panic!("{after:x?}: one part is new");
                 };
                 assert_eq!((part.start, part.size), (start, size));
                 assert_eq!(part.state, RangeState::Protected.raw());
-                expected.push(part);
-                assert_eq!(after.of_kind(true).count(), expected.len());
+                let parts = |snapshot: &Snapshot| snapshot.of_kind(true).count();
+                assert_eq!(parts(&after), parts(&before) + 1);
             }
             Err(_) => assert_eq!(before, after),
         }
@@ -190,17 +181,12 @@ impl World {
 
     /// FORGET, which opens nothing.
     pub fn forget(&mut self, start: u64, size: u64) -> Result<(), Error> {
-        let before = self.snapshot();
+        let mapped =
+            request(start, size).is_some_and(|range| self.ledger.platform().any_mapped(&range));
+        let (before, result, faulted, after) = self.observe(|ledger| ledger.forget(start, size));
         let known = before
             .of_kind(true)
             .any(|part| (part.start, part.size) == (start, size));
-        let mapped =
-            request(start, size).is_some_and(|range| self.ledger.platform().any_mapped(&range));
-        self.faulted();
-        let result = self.ledger.forget(start, size);
-        let faulted = self.faulted();
-        let after = self.snapshot();
-        self.check(&after);
 
         let expected = match request(start, size) {
             None => Err(Error::Malformed),
@@ -236,12 +222,7 @@ impl World {
 
     /// SCRUB, which changes no record.
     pub fn scrub(&mut self, start: u64, size: u64) -> Result<(), Error> {
-        let before = self.snapshot();
-        self.faulted();
-        let result = self.ledger.scrub(start, size);
-        let faulted = self.faulted();
-        let after = self.snapshot();
-        self.check(&after);
+        let (before, result, faulted, after) = self.observe(|ledger| ledger.scrub(start, size));
 
         let judge = || {
             let range = request(start, size).ok_or(Error::Malformed)?;

@@ -109,6 +109,12 @@ struct Snapshot {
 }
 
 impl Snapshot {
+    /// Records that were not there before.
+    fn since(&self, before: &Self) -> Vec<&LedgerRecord> {
+        let is_new = |record: &&LedgerRecord| !before.records.contains(record);
+        self.records.iter().filter(is_new).collect()
+    }
+
     fn of_kind(&self, part: bool) -> impl Iterator<Item = &LedgerRecord> {
         let is_part = |record: &LedgerRecord| record.kind == RangeKind::Part.raw();
         self.records

@@ -18,8 +18,6 @@ use ringfence_ta::refusal::Refusal;
 use ringfence_ta::sample::SampleCipher;
 use ringfence_ta::shared::SharedBytes;
 
-use crate::firewall_session::tee;
-
 /// The key that device keys are sealed with, given when the TA is built.
 static FACTORY_KEY: [u8; DEVICE_KEY_SIZE] = *include_bytes!(env!("RINGFENCE_FACTORY_KEY_FILE"));
 
@@ -32,10 +30,8 @@ pub fn random() -> u64 {
 
 /// A key as an object of the TEE.
 fn key_object(kind: TransientObjectType, key: &[u8]) -> Result<TransientObject, Refusal> {
-    let mut object = TransientObject::allocate(kind, key.len() * 8).map_err(tee)?;
-    object
-        .populate(&[AttributeMemref::from_ref(AttributeId::SecretValue, key).into()])
-        .map_err(tee)?;
+    let mut object = TransientObject::allocate(kind, key.len() * 8)?;
+    object.populate(&[AttributeMemref::from_ref(AttributeId::SecretValue, key).into()])?;
     Ok(object)
 }
 
@@ -48,14 +44,9 @@ fn unseal(
     tag: &[u8; 16],
     key: &mut [u8],
 ) -> Result<(), Refusal> {
-    let operation =
-        AE::allocate(AlgorithmId::AesGcm, OperationMode::Decrypt, under.len() * 8).map_err(tee)?;
-    operation
-        .set_key(&key_object(TransientObjectType::Aes, under)?)
-        .map_err(tee)?;
-    operation
-        .init(nonce, tag.len() * 8, aad.len(), sealed.len())
-        .map_err(tee)?;
+    let operation = AE::allocate(AlgorithmId::AesGcm, OperationMode::Decrypt, under.len() * 8)?;
+    operation.set_key(&key_object(TransientObjectType::Aes, under)?)?;
+    operation.init(nonce, tag.len() * 8, aad.len(), sealed.len())?;
     operation.update_aad(aad);
     let written =
         operation
@@ -114,11 +105,8 @@ pub struct Aes(Cipher);
 
 impl Aes {
     fn new(key: &[u8], algorithm: AlgorithmId) -> Result<Self, Refusal> {
-        let cipher =
-            Cipher::allocate(algorithm, OperationMode::Decrypt, key.len() * 8).map_err(tee)?;
-        cipher
-            .set_key(&key_object(TransientObjectType::Aes, key)?)
-            .map_err(tee)?;
+        let cipher = Cipher::allocate(algorithm, OperationMode::Decrypt, key.len() * 8)?;
+        cipher.set_key(&key_object(TransientObjectType::Aes, key)?)?;
         Ok(Self(cipher))
     }
 
@@ -277,8 +265,6 @@ pub mod digest {
     use ringfence_ta::refusal::Refusal;
 
     use super::key_object;
-    use crate::firewall_session::tee;
-
     /// A digest in the making.
     pub struct HmacSha256(Mac);
 
@@ -289,9 +275,8 @@ pub mod digest {
         ///
         /// [`Refusal::Tee`] when the TEE has no room for it.
         pub fn new(key: &[u8; 32]) -> Result<Self, Refusal> {
-            let mac = Mac::allocate(AlgorithmId::HmacSha256, key.len() * 8).map_err(tee)?;
-            mac.set_key(&key_object(TransientObjectType::HmacSha256, key)?)
-                .map_err(tee)?;
+            let mac = Mac::allocate(AlgorithmId::HmacSha256, key.len() * 8)?;
+            mac.set_key(&key_object(TransientObjectType::HmacSha256, key)?)?;
             mac.init(&[]);
             Ok(Self(mac))
         }
@@ -303,7 +288,7 @@ pub mod digest {
         /// [`Refusal::Tee`] when the TEE fails.
         pub fn finish(self) -> Result<[u8; DIGEST_SIZE], Refusal> {
             let mut digest = [0; DIGEST_SIZE];
-            match self.0.compute_final(&[], &mut digest).map_err(tee)? {
+            match self.0.compute_final(&[], &mut digest)? {
                 DIGEST_SIZE => Ok(digest),
                 _ => Err(Refusal::Tee(result::GENERIC)),
             }

@@ -2,26 +2,22 @@
 
 //! From parameters to the policy, and back.
 //!
-//! Values are copied when OP-TEE hands them over. A message is copied out of
-//! shared memory once, and only the copy is read. Ciphertext alone is used
-//! where it lies, since every one of its bytes is read once and means nothing
-//! by itself.
+//! Values are copied when OP-TEE hands them over, and messages before they are
+//! read. Ciphertext alone is used where it lies, since every one of its bytes is
+//! read once and means nothing by itself.
 
 use optee_utee::{
     raw, ParameterAny as Any, ParameterMemref, ParameterMemrefInput, ParameterMemrefOutput,
-    ParameterMemrefRead, ParameterMemrefWrite, ParameterValueInput, ParameterValueOutput,
-    ParameterValueRead, ParameterValueWrite, ParametersAny,
+    ParameterMemrefRead, ParameterMemrefWrite, ParameterValueRead, ParametersAny,
 };
-use ringfence_proto::command::{self, join, split, RangeRecord};
-use ringfence_proto::message::{
-    self, decode, encode, Decrypt, DecryptSample, Licence, Message, Provision,
-};
+use ringfence_proto::command::{self, split, RangeRecord};
+use ringfence_proto::message::{self, encode, Licence, Message, Provision};
+use ringfence_ta::entry::{number, read, set};
 use ringfence_ta::instance::Session;
 use ringfence_ta::refusal::Refusal;
 use ringfence_ta::shared::SharedBytes;
 
 use crate::crypto::{self, Aes};
-use crate::firewall_session::tee;
 use crate::{storage, Keys, State};
 
 /// Only memory of the normal world will do; an extension of OP-TEE to
@@ -52,9 +48,8 @@ pub fn invoke(
         }
         #[cfg(feature = "test-commands")]
         command::FORGET => invoke_keys(keys, session, command, parameters),
-        command::INFO | command::DECRYPT | command::DECRYPT_SAMPLE => {
-            invoke_public(state, session, command, parameters)
-        }
+        command::INFO => info(state, session, parameters),
+        command::DECRYPT | command::DECRYPT_SAMPLE => decrypt(state, session, command, parameters),
         command::RESOLVE => {
             session.client.must_be_decoder()?;
             resolve(state, session, parameters)
@@ -120,10 +115,9 @@ fn invoke_kernel(
             let number = u32::try_from(handles.len()).map_err(|_| Refusal::Full)?;
             set(count, (number, 0));
             reserve(out, handles.len() * RangeRecord::SIZE)?;
-            out.set_updated_size(0).map_err(tee)?;
+            out.set_updated_size(0)?;
             for (index, record) in handles.records().enumerate() {
-                out.write_at(index * RangeRecord::SIZE, record.to_le_bytes())
-                    .map_err(tee)?;
+                out.write_at(index * RangeRecord::SIZE, record.to_le_bytes())?;
             }
             Ok(())
         }
@@ -158,65 +152,52 @@ fn invoke_keys(
     }
 }
 
-/// Runs a command of anybody.
-fn invoke_public(
+/// INFO.
+fn info(
     state: &mut State,
-    session: &mut Session,
+    session: &Session,
+    parameters: &mut ParametersAny,
+) -> Result<(), Refusal> {
+    let (Any::MemrefOutput(out), Any::None, Any::None, Any::None) = parameters else {
+        return Err(Refusal::ParameterTypes);
+    };
+    let info = state.info(session)?;
+    let mut buffer = [0; message::Info::MAX_SIZE];
+    let bytes = encode(&info, &mut buffer).map_err(|_| Refusal::Full)?;
+    reserve(out, bytes.len())?;
+    Ok(out.set_output(bytes)?)
+}
+
+/// DECRYPT and DECRYPT_SAMPLE, which differ in their message.
+fn decrypt(
+    state: &mut State,
+    session: &Session,
     command: u32,
     parameters: &mut ParametersAny,
 ) -> Result<(), Refusal> {
-    match (command, parameters) {
-        (command::INFO, (Any::MemrefOutput(out), Any::None, Any::None, Any::None)) => {
-            let info = state.info(session)?;
-            let mut buffer = [0; message::Info::MAX_SIZE];
-            let bytes = encode(&info, &mut buffer).map_err(|_| Refusal::Full)?;
-            reserve(out, bytes.len())?;
-            out.set_output(bytes).map_err(tee)
+    let (
+        Any::ValueInput(handle),
+        Any::MemrefInput(request),
+        Any::MemrefInput(content),
+        Any::ValueOutput(out),
+    ) = parameters
+    else {
+        return Err(Refusal::ParameterTypes);
+    };
+    set(out, (0, 0));
+    let handle = number(handle);
+    let written = match command {
+        command::DECRYPT => {
+            let request = read(request)?;
+            state.decrypt(session, handle, &request, shared(content)?, Aes::stream)
         }
-        (
-            command::DECRYPT,
-            (
-                Any::ValueInput(handle),
-                Any::MemrefInput(request),
-                Any::MemrefInput(content),
-                Any::ValueOutput(out),
-            ),
-        ) => {
-            set(out, (0, 0));
-            let request: Decrypt = read(request)?;
-            let written = state.decrypt(
-                session,
-                number(handle),
-                &request,
-                shared(content)?,
-                Aes::stream,
-            )?;
-            set(out, split(written));
-            Ok(())
+        _ => {
+            let request = read(request)?;
+            state.decrypt_sample(session, handle, &request, shared(content)?, Aes::of_scheme)
         }
-        (
-            command::DECRYPT_SAMPLE,
-            (
-                Any::ValueInput(handle),
-                Any::MemrefInput(request),
-                Any::MemrefInput(content),
-                Any::ValueOutput(out),
-            ),
-        ) => {
-            set(out, (0, 0));
-            let request: DecryptSample = read(request)?;
-            let written = state.decrypt_sample(
-                session,
-                number(handle),
-                &request,
-                shared(content)?,
-                Aes::of_scheme,
-            )?;
-            set(out, split(written));
-            Ok(())
-        }
-        _ => Err(Refusal::ParameterTypes),
-    }
+    }?;
+    set(out, split(written));
+    Ok(())
 }
 
 /// RESOLVE.
@@ -256,7 +237,7 @@ fn invoke_test(
             reserve(out, command::DIGEST_SIZE)?;
             let mut digest = HmacSha256::new(&request.key)?;
             state.digest(number(handle), &request, &mut digest)?;
-            out.set_output(digest.finish()?).map_err(tee)
+            Ok(out.set_output(digest.finish()?)?)
         }
         (command::PANIC, (Any::None, Any::None, Any::None, Any::None)) => panic!("asked to"),
         (command::INJECT, (Any::ValueInput(fault), Any::None, Any::None, Any::None)) => {
@@ -318,26 +299,6 @@ pub fn derailment() -> Result<core::cell::RefMut<'static, ringfence_ta::derail::
         .0
         .try_borrow_mut()
         .map_err(|_| Refusal::Tee(command::result::BUSY))
-}
-
-/// The 64-bit number in a value.
-fn number(value: &ParameterValueInput) -> u64 {
-    join(value.get_a(), value.get_b())
-}
-
-/// Puts a pair into a value.
-fn set(value: &mut ParameterValueOutput, (a, b): (u32, u32)) {
-    value.set_a(a);
-    value.set_b(b);
-}
-
-/// Copies a message out of shared memory, then reads the copy.
-fn read<M: Message>(memref: &ParameterMemrefInput) -> Result<M, Refusal> {
-    // One byte more than any message has: what is too long stays too long.
-    let mut copy = [0; message::LARGEST + 1];
-    let length = memref.read_at(0, &mut copy).map_err(tee)?;
-    let bytes = copy.get(..length).ok_or(Refusal::ParameterTypes)?;
-    Ok(decode(bytes)?)
 }
 
 /// The ciphertext in a memory reference, if the normal world owns it.

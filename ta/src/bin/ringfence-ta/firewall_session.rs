@@ -5,9 +5,11 @@
 use core::ptr::NonNull;
 
 use alloc::vec::Vec;
-use optee_utee::{ParamIndex, TaSession, TaSessionBuilder, TeeParams, Uuid};
-use ringfence_proto::command::{join, split};
+use optee_utee::{ParamIndex, TaSession, TeeParams};
+#[cfg(feature = "test-commands")]
+use ringfence_proto::command::join;
 use ringfence_proto::firewall::{self, LedgerRecord, MAX_RANGES};
+use ringfence_ta::entry::{self, numbers};
 #[cfg(feature = "test-commands")]
 use ringfence_ta::firewall::Costs;
 use ringfence_ta::firewall::{Firewall, FirewallInfo};
@@ -25,31 +27,16 @@ impl FirewallSession {
         Self { session: None }
     }
 
-    fn invoke(&mut self, command: u32, parameters: &mut TeeParams) -> Result<(), Refusal> {
-        let session = match &mut self.session {
+    fn session(&mut self) -> Result<&mut TaSession, Refusal> {
+        Ok(match &mut self.session {
             Some(session) => session,
-            none => none.insert(
-                TaSessionBuilder::new(Uuid::from_bytes(firewall::FIREWALL_UUID))
-                    .build()
-                    .map_err(tee)?,
-            ),
-        };
-        session.invoke_command(command, parameters).map_err(tee)
+            none => none.insert(entry::open(firewall::FIREWALL_UUID)?),
+        })
     }
-}
 
-/// The refusal that hands on what OP-TEE or the firewall says.
-pub fn tee(error: optee_utee::Error) -> Refusal {
-    Refusal::Tee(error.raw_code())
-}
-
-/// Parameters that begin with two 64-bit numbers.
-fn numbers<'a>(first: u64, second: u64) -> TeeParams<'a> {
-    let (first_high, first_low) = split(first);
-    let (second_high, second_low) = split(second);
-    TeeParams::new()
-        .with_value_in(ParamIndex::Arg0, first_high, first_low)
-        .with_value_in(ParamIndex::Arg1, second_high, second_low)
+    fn invoke(&mut self, command: u32, parameters: &mut TeeParams) -> Result<(), Refusal> {
+        Ok(self.session()?.invoke_command(command, parameters)?)
+    }
 }
 
 /// The value that the firewall has put into an output parameter.
@@ -57,9 +44,8 @@ fn output(parameters: &TeeParams, index: ParamIndex) -> Result<(u32, u32), Refus
     parameters[index].output_value().ok_or(Refusal::Firewall)
 }
 
-// SAFETY: MAP makes a fresh mapping of `size` bytes in this TA's address space,
-// at an address that core's `vm_map()` found free, so that it overlaps nothing.
-// It is readable and writable, and only UNMAP ends it.
+// SAFETY: `entry::map()` promises a fresh mapping of `size` bytes that overlaps
+// nothing, readable and writable until `entry::unmap()`.
 unsafe impl Firewall for FirewallSession {
     fn info(&mut self) -> Result<FirewallInfo, Refusal> {
         let mut parameters = TeeParams::new()
@@ -113,18 +99,12 @@ unsafe impl Firewall for FirewallSession {
     }
 
     fn map(&mut self, start: u64, size: u64) -> Result<NonNull<u8>, Refusal> {
-        let mut parameters = numbers(start, size).with_value_out(ParamIndex::Arg2, 0, 0);
-        self.invoke(firewall::MAP, &mut parameters)?;
-        let (high, low) = output(&parameters, ParamIndex::Arg2)?;
-        let address = usize::try_from(join(high, low)).map_err(|_| Refusal::Firewall)?;
-        NonNull::new(core::ptr::with_exposed_provenance_mut(address)).ok_or(Refusal::Firewall)
+        entry::map(self.session()?, start, size)?.ok_or(Refusal::Firewall)
     }
 
     unsafe fn unmap(&mut self, address: NonNull<u8>, size: u64) -> Result<(), Refusal> {
-        self.invoke(
-            firewall::UNMAP,
-            &mut numbers(address.as_ptr().expose_provenance() as u64, size),
-        )
+        // SAFETY: the same contract.
+        Ok(unsafe { entry::unmap(self.session()?, address, size) }?)
     }
 
     fn list(&mut self, each: &mut dyn FnMut(LedgerRecord)) -> Result<(), Refusal> {

@@ -18,12 +18,11 @@ mod firewall_session;
 mod storage;
 
 use core::cell::{RefCell, RefMut};
-use core::panic::PanicInfo;
 
 use optee_utee::property::{ClientIdentity, PropertyKey};
 use optee_utee::{
-    raw, ta_close_session, ta_create, ta_destroy, ta_invoke_command, ta_open_session,
-    trace_println, Error, ParametersAny, ParametersNone, Result, Uuid,
+    ta_close_session, ta_create, ta_destroy, ta_invoke_command, ta_open_session, trace_println,
+    Error, ParametersAny, ParametersNone, Result, Uuid,
 };
 use ringfence_proto::command::result;
 use ringfence_proto::firewall::MAX_RANGES;
@@ -143,19 +142,6 @@ fn derailed(
     run: impl FnOnce() -> core::result::Result<(), Refusal>,
 ) -> core::result::Result<(), Refusal> {
     run()
-}
-
-/// Says on the secure console where it happened, then ends the instance.
-///
-/// OP-TEE unmaps and zeroes all that the instance had; the ranges stay
-/// protected, and the next instance finds them in the firewall's ledger.
-#[panic_handler]
-fn panic(info: &PanicInfo<'_>) -> ! {
-    trace_println!("{}", info);
-    // SAFETY: the call has no precondition.
-    unsafe { raw::TEE_Panic(result::GENERIC) };
-    // TEE_Panic() does not return; its declaration does not say so.
-    loop {}
 }
 
 /// What `optee-utee-build` writes: the TA's head, properties and heap.

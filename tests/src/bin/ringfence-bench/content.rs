@@ -3,7 +3,7 @@
 //! What decrypting into protected memory costs, beside AES-CTR over the trusted
 //! application's own memory; and the calls of the secure world that a film takes.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::Path;
 
 use anyhow::Context;
@@ -14,13 +14,11 @@ use ringfence::heap::Heap;
 use ringfence::play::pace::Rate;
 use ringfence::play::player::{Memory, Plan, Player};
 use ringfence::play::Movie;
-use ringfence::proto::message::{
-    self, DecryptSample, Message, Pattern, Scheme, Subsample, MAX_SAMPLE,
-};
+use ringfence::proto::message::{DecryptSample, Message, Pattern, Scheme, Subsample, MAX_SAMPLE};
 use ringfence::secure::SecureSession;
-use ringfence_tests::bench::{ContentFigures, Counter, FilmFigures, Spread};
+use ringfence_tests::bench::{ContentFigures, Counter, FilmFigures};
 use ringfence_tests::content::Content;
-use ringfence_tests::guest::ta::{expect_done, Ta};
+use ringfence_tests::guest::ta::{self, expect_done, Ta};
 
 use crate::counter;
 
@@ -31,7 +29,7 @@ pub const SHARE: &str = "/mnt/share";
 const ROUNDS: u32 = 20;
 
 /// Buffers of one heap.
-struct OneHeap<'h>(&'h str);
+pub struct OneHeap<'h>(pub &'h str);
 
 impl Memory for OneHeap<'_> {
     fn allocate(&mut self, size: u64) -> Result<(Buffer, Handle), Error> {
@@ -42,34 +40,26 @@ impl Memory for OneHeap<'_> {
 }
 
 /// A message in a file of the share.
-pub fn read<M: Message>(name: &Path) -> anyhow::Result<M> {
-    let path = Path::new(SHARE).join(name);
-    let bytes = fs::read(&path).with_context(|| path.display().to_string())?;
-    message::decode(&bytes).map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))
+fn read<M: Message>(name: &Path) -> anyhow::Result<M> {
+    ta::message(&Path::new(SHARE).join(name))
+}
+
+/// A session of the trusted application that has the device key, and the known key.
+pub fn session(content: &Content) -> anyhow::Result<Ta> {
+    let mut ta = Ta::open()?;
+    expect_done(ta.provision(&read(&content.provision)?), "PROVISION")?;
+    let licence = read(&content.known.licence)?;
+    expect_done(ta.load_licence(&licence), "LOAD_LICENCE")?;
+    Ok(ta)
 }
 
 /// Measures buffers of one heap.
 pub fn measure(counter: &Counter, heap: &str) -> anyhow::Result<ContentFigures> {
     let content = Content::read(Path::new(SHARE))?;
-    let mut ta = Ta::open()?;
-    expect_done(ta.provision(&read(&content.provision)?), "PROVISION")?;
-    let licence = read(&content.known.licence)?;
-    expect_done(ta.load_licence(&licence), "LOAD_LICENCE")?;
+    let mut ta = session(&content)?;
     let (_buffer, handle) = OneHeap(heap).allocate(MAX_SAMPLE as u64)?;
 
-    let median = |call: &mut dyn FnMut() -> anyhow::Result<()>| -> anyhow::Result<u64> {
-        let mut calls = Vec::new();
-        // The first one fills caches of both kernels.
-        for round in 0..=ROUNDS {
-            let start = counter::now();
-            call()?;
-            let end = counter::now();
-            if round > 0 {
-                calls.push((end - start) * counter.instructions_per_step);
-            }
-        }
-        Ok(Spread::of(calls).context("no rounds")?.median)
-    };
+    let median = |call: &mut dyn FnMut() -> _| counter::median(counter, ROUNDS, call);
     let plain = median(&mut || expect_done(ta.cipher(MAX_SAMPLE as u32), "CIPHER"))?;
     // What is decrypted makes no difference.
     let sample = vec![0x5a; MAX_SAMPLE];

@@ -9,8 +9,8 @@
 
 use std::arch::asm;
 
-use anyhow::ensure;
-use ringfence_tests::bench::Counter;
+use anyhow::{ensure, Context};
+use ringfence_tests::bench::{Counter, Spread};
 
 /// Turns of the shorter loop. The longer one has twice as many.
 const TURNS: u64 = 8000;
@@ -89,4 +89,27 @@ pub fn calibrate() -> anyhow::Result<Counter> {
         instructions_per_step,
         overhead: overhead * instructions_per_step,
     })
+}
+
+/// Instructions of a call of the secure world: the median of so many rounds.
+///
+/// # Errors
+///
+/// When a call fails.
+pub fn median(
+    counter: &Counter,
+    rounds: u32,
+    mut call: impl FnMut() -> anyhow::Result<()>,
+) -> anyhow::Result<u64> {
+    let mut calls = Vec::new();
+    // The first one fills caches of both worlds.
+    for round in 0..=rounds {
+        let start = now();
+        call()?;
+        let end = now();
+        if round > 0 {
+            calls.push((end - start) * counter.instructions_per_step);
+        }
+    }
+    Ok(Spread::of(calls).context("no rounds")?.median)
 }

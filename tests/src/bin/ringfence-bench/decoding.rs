@@ -6,19 +6,16 @@
 use std::hint::black_box;
 use std::path::Path;
 
-use anyhow::Context;
 use jpeg_encoder::SamplingFactor;
-use ringfence::buffer::{Buffer, Handle};
-use ringfence::control::Control;
-use ringfence::heap::Heap;
+use ringfence::play::player::Memory;
 use ringfence::proto::decoder::PIXEL;
 use ringfence::proto::message::{Decode, DecryptSample, Pattern, Scheme, Subsample};
-use ringfence_tests::bench::{Counter, DecodingFigures, Spread};
+use ringfence_tests::bench::{Counter, DecodingFigures};
 use ringfence_tests::content::Content;
 use ringfence_tests::guest::decoder::{Decoder, Picture};
-use ringfence_tests::guest::ta::{expect_done, Ta};
+use ringfence_tests::guest::ta::expect_done;
 
-use crate::content::{read, SHARE};
+use crate::content::{session, OneHeap, SHARE};
 use crate::counter;
 
 /// How often each call is measured.
@@ -28,25 +25,16 @@ const ROUNDS: u32 = 20;
 const WIDTH: u16 = 640;
 const HEIGHT: u16 = 360;
 
-fn allocate(heap: &str, size: u64) -> anyhow::Result<(Buffer, Handle)> {
-    let buffer = Heap::open(heap)?.allocate(size)?;
-    let handle = Control::open()?.buffer(&buffer)?.protected_handle()?;
-    Ok((buffer, handle))
-}
-
 /// Measures buffers of one heap.
 pub fn measure(counter: &Counter, heap: &str) -> anyhow::Result<DecodingFigures> {
     let picture = Picture::coloured(WIDTH, HEIGHT, SamplingFactor::F_2_2)?;
     let length = u32::try_from(picture.bytes.len())?;
     let stride = PIXEL * u32::from(WIDTH);
-    let (_source, source) = allocate(heap, length.into())?;
-    let (_frame, frame) = allocate(heap, (stride * u32::from(HEIGHT)).into())?;
+    let (_source, source) = OneHeap(heap).allocate(length.into())?;
+    let (_frame, frame) = OneHeap(heap).allocate((stride * u32::from(HEIGHT)).into())?;
 
     let content = Content::read(Path::new(SHARE))?;
-    let mut ta = Ta::open()?;
-    expect_done(ta.provision(&read(&content.provision)?), "PROVISION")?;
-    let licence = read(&content.known.licence)?;
-    expect_done(ta.load_licence(&licence), "LOAD_LICENCE")?;
+    let mut ta = session(&content)?;
     let sample = DecryptSample {
         key_id: content.known.key_id,
         scheme: Scheme::Cenc,
@@ -64,19 +52,7 @@ pub fn measure(counter: &Counter, heap: &str) -> anyhow::Result<DecodingFigures>
     let put = ta.decrypt_sample(source.raw(), &sample, &picture.bytes);
     expect_done(put, "DECRYPT_SAMPLE")?;
 
-    let median = |call: &mut dyn FnMut() -> anyhow::Result<()>| -> anyhow::Result<u64> {
-        let mut calls = Vec::new();
-        // The first one fills caches of both worlds.
-        for round in 0..=ROUNDS {
-            let start = counter::now();
-            call()?;
-            let end = counter::now();
-            if round > 0 {
-                calls.push((end - start) * counter.instructions_per_step);
-            }
-        }
-        Ok(Spread::of(calls).context("no rounds")?.median)
-    };
+    let median = |call: &mut dyn FnMut() -> _| counter::median(counter, ROUNDS, call);
     let mut decoder = expect_done(Decoder::open(), "a session of the decoder")?;
     let request = Decode {
         source_offset: 0,

@@ -25,8 +25,6 @@ mod mixed;
 #[cfg(all(feature = "guest", target_arch = "aarch64"))]
 mod pages;
 #[cfg(all(feature = "guest", target_arch = "aarch64"))]
-mod processors;
-#[cfg(all(feature = "guest", target_arch = "aarch64"))]
 mod protection;
 #[cfg(all(feature = "guest", target_arch = "aarch64"))]
 mod rounds;
@@ -95,8 +93,6 @@ fn measure(work: &Work<'_>) -> anyhow::Result<()> {
     use ringfence_tests::bench::Figures;
     use rustix::system::uname;
 
-    // Before calibration: what others do meanwhile counts, too.
-    processors::stay_on_last()?;
     let counter = counter::calibrate()?;
     // Those that leave the machine as it was come first.
     let figures = Figures {

@@ -2,17 +2,23 @@
 
 //! A carveout that is nearly full, under several threads.
 //!
-//! The machine has one processor at work, for all processors of a machine whose time
-//! counts instructions share one clock. What a call takes is read from the calling
-//! thread's own clock: all of its instructions, but not those of another thread that
-//! the scheduler let run in between. So the ways through locks count, and the time
-//! until somebody who was stopped with a lock in hand gives it back does not; how many
-//! calls had to wait for that is counted. A call in which an interrupt came has the
-//! instructions of that in its time, and whatever the kernel does after one; these
-//! calls are told apart. So are those in which the kernel's caches of small objects were
-//! empty and took pages from the page allocator, or full and gave some back.
+//! What a call takes is read from the calling thread's own clock: all of its
+//! instructions, but not those of another thread that the scheduler let run in
+//! between. So the ways through locks count, and the time until somebody who was
+//! stopped with a lock in hand gives it back does not; how many calls had to wait for
+//! that is counted. A call in which an interrupt came has the instructions of that in
+//! its time, and whatever the kernel does after one for others; these calls are told
+//! apart.
+//!
+//! Each thread releases a buffer and allocates another of another size, over and over,
+//! and rests after each call, as whoever asks for a buffer does something with it. So
+//! what the kernel makes for any dma-buf, its file, inode and directory entry, serves
+//! the next one: its caches of such objects neither grow nor shrink, for which now and
+//! then a call would pay. Without rests they would: these objects are free again only
+//! after a grace period.
+//!
 //! Allocations do not wait for memory to be zeroed: that, and a run that is not there,
-//! is answered at once, and the thread gives something back or rests.
+//! is answered at once, and the thread tries another size after its rest.
 
 use std::collections::VecDeque;
 use std::io;
@@ -25,8 +31,7 @@ use std::time::Duration;
 use anyhow::Context;
 use ringfence::buffer::Buffer;
 use ringfence::control::Control;
-use ringfence::error::{AllocationFailure, Error};
-use ringfence::fallback::Reason;
+use ringfence::error::Error;
 use ringfence::request::Request;
 use ringfence_tests::bench::{Counter, MixedFigures, Spread};
 use ringfence_tests::guest::importer::Importer;
@@ -35,7 +40,6 @@ use ringfence_tests::guest::open_files::Limit;
 use ringfence_tests::guest::{deadline, heap_info};
 use rustix::time::{clock_gettime, ClockId};
 
-use crate::processors::Alone;
 use crate::rounds;
 
 /// The module of the heap, and how many MiB in a second it zeroes at most here.
@@ -49,15 +53,15 @@ const THREADS: u32 = 4;
 const CALLS: u64 = 100_000;
 /// Calls before these: in the first ones the kernel's caches of small objects grow to what
 /// so many buffers need.
-const WARM_UP: u64 = 20_000;
+const WARM_UP: u64 = 10_000;
 /// Per cent of the region that are allocated, about.
 const OCCUPANCY: u32 = 90;
-/// Units of 4 KiB in the largest buffer, as a power of two.
-const LARGEST: u32 = 8;
+/// Units of 4 KiB in the largest buffer, as a power of two: 4 MiB.
+const LARGEST: u32 = 10;
 const PAGE: u64 = 4096;
 /// Files that may be open, one for each buffer.
 const OPEN_FILES: u64 = 1 << 14;
-/// How long a thread rests when there is no clean memory.
+/// How long a thread rests after a call.
 const REST: Duration = Duration::from_millis(1);
 
 /// What one thread has seen.
@@ -66,7 +70,6 @@ struct Seen {
     allocs: Vec<u64>,
     closes: Vec<u64>,
     interrupted: Vec<u64>,
-    supplied: Vec<u64>,
     waited: u64,
     preempted: u64,
     put_off: u64,
@@ -75,7 +78,7 @@ struct Seen {
 /// What the threads share.
 struct Shared<'a> {
     clock: &'a Clock,
-    /// Knows what came between.
+    /// Knows of interrupts.
     importer: &'a Importer,
     heap: &'a str,
     region: u64,
@@ -91,7 +94,6 @@ pub fn measure(counter: &Counter, heap: &str) -> anyhow::Result<MixedFigures> {
     // A scrubber that takes no rests leaves the threads none, in which time would hardly pass.
     reload(heap, &[RATE])?;
     rounds::rest(heap)?;
-    let alone = Alone::new()?;
     let clock = Clock::new(counter)?;
     let _limit = Limit::set(OPEN_FILES)?;
     let shared = Shared {
@@ -115,14 +117,12 @@ pub fn measure(counter: &Counter, heap: &str) -> anyhow::Result<MixedFigures> {
             .map(|worker| worker.join().expect("a worker does not panic"))
             .collect::<anyhow::Result<Vec<_>>>()
     })?;
-    drop(alone);
     reload(heap, &[])?;
     let mut all = Seen::default();
     for mut one in seen {
         all.allocs.append(&mut one.allocs);
         all.closes.append(&mut one.closes);
         all.interrupted.append(&mut one.interrupted);
-        all.supplied.append(&mut one.supplied);
         all.waited += one.waited;
         all.preempted += one.preempted;
         all.put_off += one.put_off;
@@ -132,11 +132,12 @@ pub fn measure(counter: &Counter, heap: &str) -> anyhow::Result<MixedFigures> {
         region: shared.region,
         occupancy: OCCUPANCY,
         threads: THREADS,
+        // CAST: Small constants.
+        rest: REST.as_micros() as u64,
+        largest: PAGE << LARGEST,
         calls: (all.allocs.len() + all.closes.len()) as u64,
         interrupted: all.interrupted.len() as u64,
         interrupted_max: all.interrupted.iter().copied().max().unwrap_or_default(),
-        supplied: all.supplied.len() as u64,
-        supplied_max: all.supplied.iter().copied().max().unwrap_or_default(),
         waited: all.waited,
         preempted: all.preempted,
         put_off: all.put_off,
@@ -235,28 +236,26 @@ struct Time {
     instructions: u64,
     /// Whether an interrupt came meanwhile.
     interrupted: bool,
-    /// Whether pages were taken from the page allocator, or given back to it.
-    supplied: bool,
 }
 
 impl Shared<'_> {
-    /// Times one call.
+    /// Times one call, and rests.
     fn time<T>(&self, seen: &mut Seen, call: impl FnOnce() -> T) -> anyhow::Result<(T, Time)> {
         let (waited, preempted) = switches()?;
-        let had = self.importer.disturbances()?;
+        let had = self.importer.interrupts()?;
         let start = now();
         let answer = call();
         let end = now();
-        let has = self.importer.disturbances()?;
+        let has = self.importer.interrupts()?;
         let after = switches()?;
         seen.waited += u64::from(after.0 != waited);
         seen.preempted += u64::from(after.1 != preempted);
         let own = (end - start).saturating_sub(self.clock.overhead);
         let time = Time {
             instructions: own * self.clock.instructions,
-            interrupted: has.interrupts != had.interrupts,
-            supplied: has.pages != had.pages,
+            interrupted: has != had,
         };
+        thread::sleep(REST);
         Ok((answer, time))
     }
 
@@ -265,8 +264,6 @@ impl Shared<'_> {
         let earlier = self.calls.load(Ordering::Relaxed);
         let times = if time.interrupted {
             &mut seen.interrupted
-        } else if time.supplied {
-            &mut seen.supplied
         } else {
             self.calls.fetch_add(1, Ordering::Relaxed);
             times(seen)
@@ -276,15 +273,14 @@ impl Shared<'_> {
         }
     }
 
-    /// Takes memory until all threads together have `limit` bytes.
+    /// Takes memory until all threads together have as much as is wanted.
     fn fill(
         &self,
-        limit: u64,
         control: &Control,
         dice: &mut Dice,
         live: &mut VecDeque<(Buffer, u64)>,
     ) -> anyhow::Result<()> {
-        while self.used.load(Ordering::Relaxed) < limit {
+        while self.used.load(Ordering::Relaxed) < self.wanted() {
             let size = dice.size();
             let request = Request::new(size).from(self.heap);
             live.push_back((control.allocate(&request)?.buffer, size));
@@ -293,61 +289,69 @@ impl Shared<'_> {
         Ok(())
     }
 
+    /// Releases a buffer and allocates another, over and over.
     fn work(&self, number: u64) -> anyhow::Result<Seen> {
         let control = Control::open()?;
         let mut dice = Dice(number);
         let mut seen = Seen::default();
         let mut live = VecDeque::new();
-        let limit = self.region / 100 * u64::from(OCCUPANCY);
-        let filled = self.fill(limit, &control, &mut dice, &mut live);
+        let filled = self.fill(&control, &mut dice, &mut live);
         // Whoever has failed lets the others go on, too.
         self.full.wait();
         filled?;
         while self.calls.load(Ordering::Relaxed) < WARM_UP + CALLS {
-            if self.used.load(Ordering::Relaxed) >= limit {
-                self.release(&mut live, &mut dice, &mut seen)?;
-                continue;
-            }
-            let size = dice.size();
-            let request = Request::new(size).from(self.heap).no_wait();
-            let (allocated, time) = self.time(&mut seen, || control.allocate(&request))?;
-            match allocated {
-                Ok(allocation) => {
-                    self.note(|seen| &mut seen.allocs, &mut seen, time);
-                    self.used.fetch_add(size, Ordering::Relaxed);
-                    live.push_back((allocation.buffer, size));
-                }
-                Err(Error::NoneServed { refused, .. }) => {
-                    seen.put_off += 1;
-                    let no_room = refused.iter().any(|refused| {
-                        matches!(refused.reason, Reason::Failed(AllocationFailure::NoRoom))
-                    });
-                    if no_room {
-                        self.release(&mut live, &mut dice, &mut seen)?;
-                    }
-                    thread::sleep(REST);
-                }
-                Err(error) => return Err(error.into()),
-            }
+            let released = self.release(&mut live, &mut dice, &mut seen)?;
+            live.push_back(self.allocate(&control, released, &mut dice, &mut seen)?);
         }
         Ok(seen)
     }
 
+    /// Bytes that are to be allocated.
+    fn wanted(&self) -> u64 {
+        self.region / 100 * u64::from(OCCUPANCY)
+    }
+
+    /// Gives a buffer back, and answers its size.
     fn release(
         &self,
         live: &mut VecDeque<(Buffer, u64)>,
         dice: &mut Dice,
         seen: &mut Seen,
-    ) -> anyhow::Result<()> {
-        if live.is_empty() {
-            thread::sleep(REST);
-            return Ok(());
-        }
-        let index = dice.roll(live.len() as u64) as usize;
+    ) -> anyhow::Result<u64> {
+        let index = dice.roll(live.len().max(1) as u64) as usize;
         let (buffer, size) = live.swap_remove_back(index).context("nothing is live")?;
         let ((), time) = self.time(seen, || drop(buffer))?;
         self.note(|seen| &mut seen.closes, seen, time);
         self.used.fetch_sub(size, Ordering::Relaxed);
-        Ok(())
+        Ok(size)
+    }
+
+    /// Allocates a buffer: a larger one than was released if too little is allocated, a
+    /// smaller one if too much.
+    fn allocate(
+        &self,
+        control: &Control,
+        released: u64,
+        dice: &mut Dice,
+        seen: &mut Seen,
+    ) -> anyhow::Result<(Buffer, u64)> {
+        loop {
+            let too_little = self.used.load(Ordering::Relaxed) + released < self.wanted();
+            let size = dice.size();
+            if (too_little && size < released) || (!too_little && size > released) {
+                continue;
+            }
+            let request = Request::new(size).from(self.heap).no_wait();
+            let (allocated, time) = self.time(seen, || control.allocate(&request))?;
+            match allocated {
+                Ok(allocation) => {
+                    self.note(|seen| &mut seen.allocs, seen, time);
+                    self.used.fetch_add(size, Ordering::Relaxed);
+                    return Ok((allocation.buffer, size));
+                }
+                Err(Error::NoneServed { .. }) => seen.put_off += 1,
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 }

@@ -7,7 +7,7 @@
 //! world takes under the job's key, and its absence everywhere else by the
 //! host, which searches the machine's whole memory from outside.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::Path;
@@ -18,12 +18,12 @@ use ringfence::buffer::{Buffer, BufferInfo};
 use ringfence::content::{advance, BLOCK};
 use ringfence::control::Control;
 use ringfence::heap::{Heap, HeapInfo};
-use ringfence::proto::message::{self, DigestRequest, Licence, Message};
+use ringfence::proto::message::{DigestRequest, Licence};
 use ringfence::secure::{Encryption, SecureSession};
+use ringfence_tests::guest::host::Host;
 use ringfence_tests::guest::memory::{self, Outcome, PhysicalRange};
-use ringfence_tests::guest::ta::Ta;
+use ringfence_tests::guest::ta::{self, Ta};
 use ringfence_tests::guest::{debug, dma_buf, heap_info};
-use ringfence_tests::host_port::{ask, Reply, Request, PORT_PATH};
 use ringfence_tests::job::{Digest, Job};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
@@ -44,8 +44,8 @@ struct Part {
 pub fn play(path: &Path) -> anyhow::Result<Report> {
     let job = Job::read(path)?;
     let folder = path.parent().context("a job file has a folder")?;
-    let provision = message_of(&folder.join(&job.provision))?;
-    let licence = message_of(&folder.join(&job.licence))?;
+    let provision = ta::message(&folder.join(&job.provision))?;
+    let licence = ta::message(&folder.join(&job.licence))?;
     let ciphertext = File::open(folder.join(&job.ciphertext)).context("the clip")?;
     let before = heap_info(&job.heap)?;
 
@@ -64,12 +64,9 @@ pub fn play(path: &Path) -> anyhow::Result<Report> {
 
     report.part("Attempts to look");
     attempts(&parts, &before, &mut report);
-    let expected = search(&job, &ranges).and_then(|(inside, outside, first)| {
-        anyhow::ensure!(
-            outside == 0,
-            "{outside} pieces of plaintext outside, first at {first}"
-        );
-        anyhow::ensure!(inside > 0, "the search does not find the plaintext at all");
+    let mut host = Host::open()?;
+    let expected = host.search(&job.needles, &ranges).and_then(|seen| {
+        let inside = seen.only_inside("the plaintext")?;
         Ok(format!(
             "{inside} pieces of plaintext inside the buffers, 0 elsewhere"
         ))
@@ -79,22 +76,13 @@ pub fn play(path: &Path) -> anyhow::Result<Report> {
     report.part("After close()");
     drop(parts);
     report.promise("the same pages read as", zeros(&ranges));
-    let gone = search(&job, &[]).and_then(|(_, outside, first)| {
-        anyhow::ensure!(
-            outside == 0,
-            "{outside} pieces of plaintext, first at {first}"
-        );
+    let gone = host.search(&job.needles, &[]).and_then(|seen| {
+        seen.none_outside("the plaintext")?;
         Ok("no plaintext anywhere".into())
     });
     report.promise("search of the machine's memory", gone);
     report.promise("heap", as_before(&before));
     Ok(report)
-}
-
-/// The message in a file.
-fn message_of<M: Message>(path: &Path) -> anyhow::Result<M> {
-    let bytes = fs::read(path).with_context(|| path.display().to_string())?;
-    message::decode(&bytes).map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))
 }
 
 fn allocate(job: &Job, report: &mut Report) -> anyhow::Result<Vec<Part>> {
@@ -262,32 +250,6 @@ fn neighbour(parts: &[Part], heap: &HeapInfo) -> anyhow::Result<String> {
     match memory::read(page)? {
         Outcome::Read { .. } => Ok(format!("reader of {:#x} lives: it is open", page.start)),
         other => anyhow::bail!("{:#x}: {other:?}", page.start),
-    }
-}
-
-/// Asks the host where it sees plaintext: pieces inside the ranges, pieces
-/// outside, and where the first of these is.
-fn search(job: &Job, ranges: &[PhysicalRange]) -> anyhow::Result<(u64, u64, String)> {
-    let mut port = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(PORT_PATH)
-        .context(PORT_PATH)?;
-    let request = Request::Search {
-        needles: job.needles.clone(),
-        expect_in: ranges
-            .iter()
-            .map(|range| (range.start, range.size))
-            .collect(),
-    };
-    match ask(&mut port, &request)? {
-        Reply::Found {
-            inside,
-            outside,
-            first_outside,
-        } => Ok((inside, outside, first_outside.unwrap_or_default())),
-        Reply::Refused { error } => anyhow::bail!("the host refused: {error}"),
-        other => anyhow::bail!("the host answers {other:?}"),
     }
 }
 

@@ -12,11 +12,10 @@ use std::path::Path;
 
 use anyhow::Context;
 use ringfence_tests::guest::cinema::{self, Ending, Player, BITSTREAM, FRAME};
-use ringfence_tests::guest::display::Host;
+use ringfence_tests::guest::host::Host;
 use ringfence_tests::guest::memory::{self, PhysicalRange};
 use ringfence_tests::guest::search::{self, Planted};
 use ringfence_tests::guest::{debug, display, dma_buf, heap_info, module};
-use ringfence_tests::host_port::{Reply, Request};
 use ringfence_tests::needles::Set;
 use ringfence_tests::screening::{self, Screening, Seen, Sight, LIKENESS, SEEN};
 use rustix::io::Errno;
@@ -79,8 +78,9 @@ pub fn play(path: &Path) -> anyhow::Result<Report> {
     memory.sort_unstable();
     memory.dedup();
     report.promise("the film's memory reads as", zeros(&memory));
-    let gone = host_search(&screening, &mut host, &[]).and_then(|(_, outside, first)| {
-        anyhow::ensure!(outside == 0, "{outside} pieces of film, first at {first}");
+    let needles = &screening.host_needles;
+    let gone = host.search(needles, &[]).and_then(|seen| {
+        seen.none_outside("the film")?;
         Ok("no piece of the film anywhere".into())
     });
     report.promise("search from outside", gone);
@@ -247,12 +247,9 @@ fn search(
 ) -> anyhow::Result<()> {
     let film = set.names.len();
     let ranges = memory_of(player)?;
-    let outside = host_search(screening, host, &ranges).and_then(|(inside, outside, first)| {
-        anyhow::ensure!(
-            outside == 0,
-            "{outside} pieces of the film elsewhere, first at {first}"
-        );
-        anyhow::ensure!(inside > 0, "the search does not find the film at all");
+    let seen = host.search(&screening.host_needles, &ranges);
+    let outside = seen.and_then(|seen| {
+        let inside = seen.only_inside("the film")?;
         Ok(format!(
             "{inside} pieces of the film in protected memory, 0 elsewhere"
         ))
@@ -284,30 +281,6 @@ fn search(
         report.promise(&format!("  planted in {name}"), outcome);
     }
     Ok(())
-}
-
-/// Asks the host where pieces of the film are: how many in these ranges, how many
-/// elsewhere, and where the first of those is.
-fn host_search(
-    screening: &Screening,
-    host: &mut Host,
-    ranges: &[PhysicalRange],
-) -> anyhow::Result<(u64, u64, String)> {
-    let request = Request::Search {
-        needles: screening.host_needles.clone(),
-        expect_in: ranges
-            .iter()
-            .map(|range| (range.start, range.size))
-            .collect(),
-    };
-    match host.ask(&request)? {
-        Reply::Found {
-            inside,
-            outside,
-            first_outside,
-        } => Ok((inside, outside, first_outside.unwrap_or_default())),
-        other => anyhow::bail!("the host answers {other:?}"),
-    }
 }
 
 /// What the player says of itself.

@@ -1,19 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! From parameters to the library, and back.
-//!
-//! A message is copied out of shared memory once, and only the copy is read.
 
-use optee_utee::{
-    trace_println, ParameterAny as Any, ParameterMemrefInput, ParameterMemrefRead,
-    ParameterValueInput, ParameterValueOutput, ParameterValueRead, ParameterValueWrite,
-    ParametersAny,
-};
+use optee_utee::{trace_println, ParameterAny as Any, ParametersAny};
 use ringfence_decoder::job;
 use ringfence_decoder::refusal::Refusal;
-use ringfence_proto::command::join;
 use ringfence_proto::decoder;
-use ringfence_proto::message::{self, decode, Decode, Message};
+use ringfence_proto::message::Decode;
+use ringfence_ta::entry::{number, read, set};
 
 use crate::neighbours::Neighbours;
 
@@ -82,6 +76,7 @@ fn invoke_test(
     command: u32,
     parameters: &mut ParametersAny,
 ) -> Result<(), Refusal> {
+    use optee_utee::ParameterValueRead;
     use ringfence_decoder::job::Memory;
     use ringfence_ta::windows::PAGE;
 
@@ -104,26 +99,4 @@ fn invoke_test(
         }
         _ => Err(Refusal::ParameterTypes),
     }
-}
-
-/// The 64-bit number in a value parameter.
-fn number(value: &ParameterValueInput) -> u64 {
-    join(value.get_a(), value.get_b())
-}
-
-/// Answers a value.
-fn set(out: &mut ParameterValueOutput, (a, b): (u32, u32)) {
-    out.set_a(a);
-    out.set_b(b);
-}
-
-/// Copies a message out of shared memory, and reads the copy.
-fn read<M: Message>(memref: &ParameterMemrefInput) -> Result<M, Refusal> {
-    // One byte more than any message has: what is too long stays too long.
-    let mut copy = [0; message::LARGEST + 1];
-    let length = memref
-        .read_at(0, &mut copy)
-        .map_err(|error| Refusal::Tee(error.raw_code()))?;
-    let bytes = copy.get(..length).ok_or(Refusal::ParameterTypes)?;
-    Ok(decode(bytes)?)
 }

@@ -16,14 +16,11 @@ extern crate alloc;
 mod dispatch;
 mod neighbours;
 
-use core::panic::PanicInfo;
-
 use optee_utee::{
-    raw, ta_close_session, ta_create, ta_destroy, ta_invoke_command, ta_open_session,
-    trace_println, Error, ParametersAny, ParametersNone, Result,
+    ta_close_session, ta_create, ta_destroy, ta_invoke_command, ta_open_session, Error,
+    ParametersAny, ParametersNone, Result,
 };
 use ringfence_decoder::refusal::Refusal;
-use ringfence_proto::command::result;
 
 use dispatch::Session;
 use neighbours::Neighbours;
@@ -49,7 +46,7 @@ fn open_session(_: &mut ParametersNone, session: &mut Session) -> Result<()> {
     Ok(())
 }
 
-/// What the session had goes with its instance.
+/// What the session had goes with its instance; so it does when that panics.
 #[ta_close_session]
 fn close_session(_: &mut Session) {}
 
@@ -60,17 +57,6 @@ fn invoke_command(
     parameters: &mut ParametersAny,
 ) -> Result<()> {
     dispatch::invoke(session, command, parameters).map_err(error)
-}
-
-/// Says on the secure console where it happened, then ends the instance, and with
-/// it the one session that it served.
-#[panic_handler]
-fn panic(info: &PanicInfo<'_>) -> ! {
-    trace_println!("{}", info);
-    // SAFETY: The call has no precondition.
-    unsafe { raw::TEE_Panic(result::GENERIC) };
-    // TEE_Panic() does not return; its declaration does not say so.
-    loop {}
 }
 
 /// What `optee-utee-build` writes: the TA's head, properties and heap.

@@ -5,11 +5,12 @@
 
 use core::ptr::NonNull;
 
-use optee_utee::{ParamIndex, TaSession, TaSessionBuilder, TeeParams, Uuid};
+use optee_utee::{ParamIndex, TaSession, TeeParams};
 use ringfence_decoder::job::Memory;
 use ringfence_decoder::refusal::Refusal;
-use ringfence_proto::command::{self, join, result, split};
+use ringfence_proto::command::{self, result, split};
 use ringfence_proto::firewall;
+use ringfence_ta::entry;
 use ringfence_ta::windows::Range;
 
 /// Both sessions.
@@ -20,31 +21,9 @@ pub struct Neighbours {
     application: Option<TaSession>,
 }
 
-fn tee(error: optee_utee::Error) -> Refusal {
-    Refusal::Tee(error.raw_code())
-}
-
-fn open(uuid: [u8; 16]) -> Result<TaSession, Refusal> {
-    TaSessionBuilder::new(Uuid::from_bytes(uuid))
-        .build()
-        .map_err(tee)
-}
-
-/// Parameters that begin with two 64-bit numbers.
-fn numbers<'a>(first: u64, second: u64) -> TeeParams<'a> {
-    let (first_high, first_low) = split(first);
-    let (second_high, second_low) = split(second);
-    TeeParams::new()
-        .with_value_in(ParamIndex::Arg0, first_high, first_low)
-        .with_value_in(ParamIndex::Arg1, second_high, second_low)
-}
-
 /// The number that a neighbour has put into an output parameter.
 fn output(parameters: &TeeParams, index: ParamIndex) -> Result<u64, Refusal> {
-    let (high, low) = parameters[index]
-        .output_value()
-        .ok_or(Refusal::SecureWorld)?;
-    Ok(join(high, low))
+    entry::output(parameters, index).ok_or(Refusal::SecureWorld)
 }
 
 impl Neighbours {
@@ -55,7 +34,7 @@ impl Neighbours {
     /// [`Refusal::Tee`], also when there are too many decoders already.
     pub fn open() -> Result<Self, Refusal> {
         Ok(Self {
-            firewall: open(firewall::FIREWALL_UUID)?,
+            firewall: entry::open(firewall::FIREWALL_UUID)?,
             application: None,
         })
     }
@@ -76,35 +55,29 @@ impl Neighbours {
                 parameters = parameters.with_value_in(index, a, b);
             }
         }
-        self.firewall
-            .invoke_command(command, &mut parameters)
-            .map_err(tee)
+        Ok(self.firewall.invoke_command(command, &mut parameters)?)
     }
 
     fn try_resolve(&mut self, handle: u64) -> Result<Range, Refusal> {
         let session = match &mut self.application {
             Some(session) => session,
-            none => none.insert(open(command::TA_UUID)?),
+            none => none.insert(entry::open(command::TA_UUID)?),
         };
         let (high, low) = split(handle);
         let mut parameters = TeeParams::new()
             .with_value_in(ParamIndex::Arg0, high, low)
             .with_value_out(ParamIndex::Arg1, 0, 0)
             .with_value_out(ParamIndex::Arg2, 0, 0);
-        session
-            .invoke_command(command::RESOLVE, &mut parameters)
-            .map_err(tee)?;
+        session.invoke_command(command::RESOLVE, &mut parameters)?;
         let start = output(&parameters, ParamIndex::Arg1)?;
         let size = output(&parameters, ParamIndex::Arg2)?;
         Range::new(start, size).ok_or(Refusal::SecureWorld)
     }
 }
 
-// SAFETY: MAP makes a fresh mapping of `size` bytes in this instance's address
-// space, at an address that core's `vm_map()` found free, so that it overlaps
-// nothing. It is readable and writable, and only UNMAP ends it. The firewall
-// opens no range to the normal world that is mapped, and maps none for anybody
-// else.
+// SAFETY: `entry::map()` promises a fresh mapping of `size` bytes that overlaps
+// nothing, readable and writable until `entry::unmap()`. The firewall opens no
+// range to the normal world that is mapped, and maps none for anybody else.
 unsafe impl Memory for Neighbours {
     fn resolve(&mut self, handle: u64) -> Result<Range, Refusal> {
         match self.try_resolve(handle) {
@@ -117,19 +90,11 @@ unsafe impl Memory for Neighbours {
     }
 
     fn map(&mut self, start: u64, size: u64) -> Result<NonNull<u8>, Refusal> {
-        let mut parameters = numbers(start, size).with_value_out(ParamIndex::Arg2, 0, 0);
-        self.firewall
-            .invoke_command(firewall::MAP, &mut parameters)
-            .map_err(tee)?;
-        let address = usize::try_from(output(&parameters, ParamIndex::Arg2)?)
-            .map_err(|_| Refusal::SecureWorld)?;
-        NonNull::new(core::ptr::with_exposed_provenance_mut(address)).ok_or(Refusal::SecureWorld)
+        entry::map(&mut self.firewall, start, size)?.ok_or(Refusal::SecureWorld)
     }
 
     unsafe fn unmap(&mut self, address: NonNull<u8>, size: u64) -> Result<(), Refusal> {
-        let mut parameters = numbers(address.as_ptr().expose_provenance() as u64, size);
-        self.firewall
-            .invoke_command(firewall::UNMAP, &mut parameters)
-            .map_err(tee)
+        // SAFETY: the same contract.
+        Ok(unsafe { entry::unmap(&mut self.firewall, address, size) }?)
     }
 }

@@ -5,16 +5,16 @@
 //! application leaves anything half done.
 
 use std::fs::OpenOptions;
-use std::time::Duration;
 
 use anyhow::Context;
 use ringfence::buffer::Buffer;
 use ringfence::control::Control;
+use ringfence::heap::HeapInfo;
 use ringfence::proto::command::{self, result};
 use ringfence::secure::SecureSession;
-use ringfence_tests::guest::memory::{expect_killed, expect_zero};
+use ringfence_tests::guest::memory::{expect_killed, expect_zero, PhysicalRange};
 use ringfence_tests::guest::ta::{derail, expect_code, expect_done, Ta, Way};
-use ringfence_tests::guest::{allocation, deadline, debug, expect_errno, heap_info, tee_ioctl};
+use ringfence_tests::guest::{allocation, debug, expect_errno, heap_info, tee_ioctl};
 use rustix::io::Errno;
 
 use super::fixture::expect_zeros;
@@ -55,24 +55,13 @@ pub const TESTS: &[Test] = &[
 const PAGE: u64 = 4096;
 const SIZE: u64 = 3 << 20;
 
-/// How long a range that was busy may take to be released: the driver's delays
-/// grow to seconds.
-const PATIENCE: Duration = Duration::from_secs(30);
-
 /// A buffer whose fd is closed while the trusted application has it mapped.
-fn closed_while_mapped(
-    ta: &mut Ta,
-    offset: u64,
-) -> anyhow::Result<ringfence_tests::guest::memory::PhysicalRange> {
+fn closed_while_mapped(ta: &mut Ta, offset: u64) -> anyhow::Result<PhysicalRange> {
     let (buffer, range) = region::allocate(VIDEO, SIZE)?;
     let raw = handle(&buffer)?;
     expect_done(ta.hold(raw, offset, 1), "HOLD")?;
     drop(buffer);
-    let line = debug::ranges(VIDEO)?
-        .into_iter()
-        .find(|line| line.range == range)
-        .context("the range is not in the list any more")?;
-    anyhow::ensure!(line.state == "waiting", "{line:?}");
+    region::expect_waiting(VIDEO, range)?;
     let info = heap_info(VIDEO)?;
     anyhow::ensure!(
         info.buffers == 0 && info.quarantined == SIZE && info.protected_bytes == SIZE,
@@ -88,12 +77,6 @@ fn closed_while_mapped(
         "the closed buffer's handle",
     )?;
     Ok(range)
-}
-
-fn back(before: &[ringfence::heap::HeapInfo]) -> anyhow::Result<()> {
-    deadline::until(PATIENCE, "the kept range comes back", || {
-        Ok((Control::open()?.heaps()? == before).then_some(()))
-    })
 }
 
 fn mapped_is_kept() -> anyhow::Result<()> {
@@ -112,7 +95,7 @@ fn mapped_is_kept() -> anyhow::Result<()> {
         debug::retry(VIDEO)?;
         anyhow::ensure!(heap_info(VIDEO)?.quarantined == SIZE, "opened while mapped");
         expect_done(ta.let_go(), "LET_GO")?;
-        back(&before)?;
+        settled(&before)?;
         expect_zero(range, "after release")?;
     }
     Ok(())
@@ -123,7 +106,7 @@ fn ended_session_lets_go() -> anyhow::Result<()> {
     let mut ta = Ta::open()?;
     let range = closed_while_mapped(&mut ta, PAGE)?;
     drop(ta);
-    back(&before)?;
+    settled(&before)?;
     expect_zero(range, "after the session's end")
 }
 
@@ -134,7 +117,7 @@ fn dead_application_lets_go() -> anyhow::Result<()> {
     expect_code(Ta::open()?.panic(), result::TARGET_DEAD, "PANIC")?;
     expect_killed(range.page(0), "after the panic")?;
     debug::retry(VIDEO)?;
-    back(&before)?;
+    settled(&before)?;
     expect_zero(range, "after the application's death")
 }
 
@@ -179,7 +162,7 @@ fn protected_memory_is_no_input() -> anyhow::Result<()> {
 }
 
 /// Nothing is left in either ledger, and all can be had.
-fn as_before(before: &[ringfence::heap::HeapInfo], what: &str) -> anyhow::Result<()> {
+fn as_before(before: &[HeapInfo], what: &str) -> anyhow::Result<()> {
     settled(before).with_context(|| what.to_owned())?;
     let info = SecureSession::open()?.info()?;
     anyhow::ensure!(

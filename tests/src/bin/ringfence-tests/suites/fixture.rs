@@ -7,7 +7,7 @@
 //! is, if not on the share.
 
 use std::env;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -15,10 +15,9 @@ use anyhow::Context;
 use hmac::{Hmac, KeyInit, Mac};
 use ringfence::content::advance;
 use ringfence::proto::message::{
-    self, Decrypt, DecryptSample, DigestRequest, Licence, Message, Pattern, Provision, Scheme,
-    Subsample,
+    Decrypt, DecryptSample, DigestRequest, Licence, Message, Pattern, Provision, Scheme, Subsample,
 };
-use ringfence_tests::guest::ta::{expect_done, Ta};
+use ringfence_tests::guest::ta::{self, expect_done, Ta};
 use ringfence_tests::job::Job;
 use sha2::Sha256;
 
@@ -36,8 +35,7 @@ pub fn path(name: &Path) -> anyhow::Result<String> {
 
 /// A message in a file that the host has prepared.
 pub fn read_message<M: Message>(name: &Path) -> anyhow::Result<M> {
-    let bytes = fs::read(path(name)?).with_context(|| name.display().to_string())?;
-    message::decode(&bytes).map_err(|error| anyhow::anyhow!("{}: {error}", name.display()))
+    ta::message(path(name)?.as_ref())
 }
 
 /// Brings a device key.
@@ -63,7 +61,7 @@ impl Fixture {
     /// takes.
     pub fn read() -> anyhow::Result<Self> {
         let job = Job::read(&job_path())?;
-        let provision: Provision = read_message(&job.provision)?;
+        let provision = read_message(&job.provision)?;
         expect_done(Ta::open()?.provision(&provision), "PROVISION")?;
         let licence = read_message(&job.licence)?;
         let first = job.contents().next().context("the clip is empty")?;

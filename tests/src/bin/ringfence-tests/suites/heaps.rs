@@ -17,7 +17,7 @@ use ringfence_tests::guest::allocation::{
     self, allocate, allocate_size, ioctl_null, ioctl_sized, ordinary_flags, AllocationData,
     ReadOnlyPage, ALLOC,
 };
-use ringfence_tests::guest::{dma_buf, expect_errno, heap_info, open_files};
+use ringfence_tests::guest::{debug, dma_buf, expect_errno, heap_info, open_files};
 use rustix::fs::{fcntl_getfl, OFlags};
 use rustix::io::{fcntl_getfd, Errno, FdFlags};
 use rustix::mm::{MapFlags, ProtFlags};
@@ -488,7 +488,7 @@ fn foreign_files() -> anyhow::Result<()> {
 fn threads_lose_nothing() -> anyhow::Result<()> {
     const THREADS: u64 = 4;
     for name in [CAMERA, VIDEO] {
-        let rounds = if name == CAMERA { 200 } else { 25 };
+        let rounds = debug::tries(if name == CAMERA { 200 } else { 25 });
         let heap = allocation::open(name)?;
         let heap = &heap;
         thread::scope(|scope| {

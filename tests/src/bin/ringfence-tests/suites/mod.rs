@@ -52,18 +52,18 @@ use std::time::Duration;
 use libtest_mimic::{Arguments, Failed, Trial};
 use ringfence::control::Control;
 use ringfence::heap::HeapInfo;
-use ringfence_tests::guest::{deadline, memory};
+use ringfence_tests::guest::{deadline, memory, module};
 
 /// How the machine must have been booted for a suite.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Boot {
     /// With all modules loaded.
     Default,
-    /// Without the module optee.
+    /// Without the module optee; the heaps' modules are loaded if they are not.
     NoTee,
     /// With the kernel's own heaps as well, and ours by other names.
     Upstream,
-    /// With memory of heaps charged to control groups.
+    /// With memory of heaps charged to control groups; the heaps' modules are loaded if they are not.
     Charged,
     /// With `swiotlb=force` on the kernel's command line.
     Bounced,
@@ -346,7 +346,13 @@ pub fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Some(word) if !word.starts_with('-') => match SUITES.iter().find(|s| s.name == word) {
-            Some(suite) => run(&[suite], &arguments[2..]),
+            Some(suite) => match prepare(suite) {
+                Ok(()) => run(&[suite], &arguments[2..]),
+                Err(error) => {
+                    eprintln!("{word}: {error:#}");
+                    ExitCode::FAILURE
+                }
+            },
             None => {
                 eprintln!("there is no suite {word}; `ringfence-tests list` shows them");
                 ExitCode::from(2)
@@ -367,6 +373,16 @@ fn list() {
         // Whoever does not read on has seen enough.
         let _ = writeln!(io::stdout(), "{} {}", suite.name, suite.boot.word());
     }
+}
+
+/// Loads the heaps for suites that may be the first in a bare machine.
+fn prepare(suite: &Suite) -> anyhow::Result<()> {
+    if matches!(suite.boot, Boot::NoTee | Boot::Charged) {
+        for name in [module::CARVEOUT, module::SYSTEM, module::CMA] {
+            module::load(name)?;
+        }
+    }
+    Ok(())
 }
 
 fn run(suites: &[&Suite], options: &[String]) -> ExitCode {
@@ -397,12 +413,7 @@ impl Traces {
             heap.free = 0;
             heap.largest_free = 0;
         }
-        // A region that is fenced as a whole stays so for a while after its last buffer.
-        for heap in heaps.iter_mut().filter(|heap| heap.whole_region) {
-            if heap.buffers == 0 && heap.quarantined == 0 {
-                heap.protected_bytes = 0;
-            }
-        }
+        forget_idle_fences(&mut heaps);
         Ok(Self {
             heaps,
             open_files: fs::read_dir("/proc/self/fd")?.count(),
@@ -427,10 +438,23 @@ fn without_traces(test: fn() -> anyhow::Result<()>) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A region that is fenced as a whole stays so for a while after its last buffer: that
+/// is no difference.
+fn forget_idle_fences(heaps: &mut [HeapInfo]) {
+    for heap in heaps.iter_mut().filter(|heap| heap.whole_region) {
+        if heap.buffers == 0 && heap.quarantined == 0 {
+            heap.protected_bytes = 0;
+        }
+    }
+}
+
 /// Waits until every heap has the figures that it had before.
 fn settled(before: &[HeapInfo]) -> anyhow::Result<()> {
+    let mut before = before.to_vec();
+    forget_idle_fences(&mut before);
     deadline::until(SETTLING, "the heaps come to rest", || {
-        let now = Control::open()?.heaps()?;
+        let mut now = Control::open()?.heaps()?;
+        forget_idle_fences(&mut now);
         anyhow::ensure!(now == before, "{now:#?}\nbefore: {before:#?}");
         Ok(Some(()))
     })

@@ -10,7 +10,7 @@ use anyhow::Context;
 use ringfence::control::Control;
 use ringfence_tests::guest::memory::{expect_killed, expect_zero};
 use ringfence_tests::guest::module::{self, CARVEOUT, CORE};
-use ringfence_tests::guest::{allocation, deadline, expect_errno, heap_info};
+use ringfence_tests::guest::{allocation, deadline, debug, expect_errno, heap_info};
 use rustix::io::Errno;
 
 use super::protect::handle;
@@ -148,7 +148,7 @@ fn unbound_heap() -> anyhow::Result<()> {
 }
 
 fn again_and_again() -> anyhow::Result<()> {
-    for _ in 0..5 {
+    for _ in 0..debug::tries(5) {
         unload_carveout()?;
         module::load(CARVEOUT)?;
         all_online()?;

@@ -86,6 +86,17 @@ pub fn allocate(heap: &str, size: u64) -> anyhow::Result<(Buffer, PhysicalRange)
     })
 }
 
+/// Fails unless a range of a heap, whose buffer is closed, waits for whoever has it mapped
+/// in the secure world.
+pub fn expect_waiting(heap: &str, range: PhysicalRange) -> anyhow::Result<()> {
+    let line = debug::ranges(heap)?
+        .into_iter()
+        .find(|line| line.range == range)
+        .context("the range is not in the list any more")?;
+    anyhow::ensure!(line.state == "waiting", "{line:?}");
+    Ok(())
+}
+
 /// A page beside a buffer, inside the heap's region and allocated to nobody.
 pub fn free_neighbour(heap: &str, buffer: PhysicalRange) -> anyhow::Result<PhysicalRange> {
     let region = of(heap)?;

@@ -8,7 +8,6 @@
 
 use std::env;
 use std::io::{self, Read, Write};
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,12 +21,9 @@ use ringfence::secure::SecureSession;
 use ringfence_tests::guest::hostile::{Hostile, TRUSTED_DISPLAY};
 use ringfence_tests::guest::memory::expect_zero;
 use ringfence_tests::guest::ta::Ta;
-use ringfence_tests::guest::{allocation, deadline, debug, heap_info};
+use ringfence_tests::guest::{allocation, deadline, debug, heap_info, socket};
 use rustix::io::Errno;
-use rustix::net::{
-    recvmsg, sendmsg, socketpair, AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage,
-    RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
-};
+use rustix::net::{socketpair, AddressFamily, SocketFlags, SocketType};
 
 use super::fixture::Fixture;
 use super::region::{self, CAMERA, DECLARED, RECORD, UI, VIDEO, WHOLE};
@@ -277,18 +273,8 @@ impl State {
         let Some(buffer) = self.take() else {
             return Ok(());
         };
-        let fds = [buffer.as_fd()];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        anyhow::ensure!(control.push(SendAncillaryMessage::ScmRights(&fds)));
-        let sent = sendmsg(
-            &self.ends.0,
-            &[io::IoSlice::new(b"x")],
-            &mut control,
-            SendFlags::empty(),
-        );
-        match sent {
-            Ok(_) => self.in_flight += 1,
+        match socket::send(&self.ends.0, &buffer) {
+            Ok(()) => self.in_flight += 1,
             Err(Errno::AGAIN) => {}
             Err(errno) => anyhow::bail!("sendmsg: {errno}"),
         }
@@ -299,26 +285,10 @@ impl State {
         if self.in_flight == 0 {
             return Ok(());
         }
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let mut byte = [0];
-        recvmsg(
-            &self.ends.1,
-            &mut [io::IoSliceMut::new(&mut byte)],
-            &mut control,
-            RecvFlags::empty(),
-        )?;
+        let received = socket::receive(&self.ends.1)?;
         self.in_flight -= 1;
-        let received: Vec<OwnedFd> = control
-            .drain()
-            .filter_map(|message| match message {
-                RecvAncillaryMessage::ScmRights(fds) => Some(fds),
-                _ => None,
-            })
-            .flatten()
-            .collect();
-        for fd in received {
-            self.keep(Buffer::from(fd));
+        for descriptor in received {
+            self.keep(Buffer::from(descriptor));
         }
         Ok(())
     }
@@ -345,7 +315,7 @@ pub fn nothing_is_left() -> anyhow::Result<()> {
 }
 
 fn soak() -> anyhow::Result<()> {
-    let wanted = setting("RINGFENCE_SOAK_OPERATIONS", 500)?;
+    let wanted = setting("RINGFENCE_SOAK_OPERATIONS", debug::tries(500))?;
     let seed = setting("RINGFENCE_SEED", fastrand::u64(..))?;
     println!("{wanted} operations, RINGFENCE_SEED={seed}");
     let before = Control::open()?.heaps()?;

@@ -19,7 +19,7 @@ use ringfence_tests::guest::{allocation, deadline, debug, expect_errno, heap_inf
 use rustix::io::Errno;
 
 use super::modules::{all_online, unload_carveout};
-use super::region::{self, CAMERA};
+use super::region::{self, CAMERA, FIRMWARE};
 use super::Test;
 
 pub const TESTS: &[Test] = &[
@@ -73,6 +73,15 @@ pub const TESTS: &[Test] = &[
 const PAGE: u64 = 4096;
 const MIB: u64 = 1 << 20;
 
+/// The heap of most tests. Both are unprotected, and differ in size, 192 MiB and 16 MiB: the debug
+/// kernel is there for other faults than stale memory, and slow.
+fn subject() -> &'static str {
+    match debug::is_debug_kernel() {
+        true => FIRMWARE,
+        false => CAMERA,
+    }
+}
+
 /// How long all of a region may take to be scrubbed.
 const SCRUBBED: Duration = Duration::from_secs(60);
 
@@ -95,18 +104,18 @@ fn with_module(
     outcome
 }
 
-/// Waits until all of the heap's free memory is clean.
-fn scrubbed() -> anyhow::Result<()> {
+/// Waits until all of a heap's free memory is clean.
+fn scrubbed(heap: &str) -> anyhow::Result<()> {
     deadline::until(SCRUBBED, "the scrubber is done", || {
-        Ok((dirty()? == 0).then_some(()))
+        Ok((dirty(heap)? == 0).then_some(()))
     })?;
-    anyhow::ensure!(debug::dirty_ranges(CAMERA)?.is_empty());
-    anyhow::ensure!(debug::figure(CAMERA, "clean")? == heap_info(CAMERA)?.free);
+    anyhow::ensure!(debug::dirty_ranges(heap)?.is_empty());
+    anyhow::ensure!(debug::figure(heap, "clean")? == heap_info(heap)?.free);
     Ok(())
 }
 
-fn dirty() -> anyhow::Result<u64> {
-    debug::figure(CAMERA, "dirty")
+fn dirty(heap: &str) -> anyhow::Result<u64> {
+    debug::figure(heap, "dirty")
 }
 
 /// Fills a range with what must not be seen again.
@@ -125,20 +134,20 @@ fn expect_filled(range: PhysicalRange, what: &str) -> anyhow::Result<()> {
 }
 
 /// Allocates, and fails unless all of the buffer is zero.
-fn zeroed(size: u64) -> anyhow::Result<(Buffer, PhysicalRange)> {
-    let (buffer, range) = region::allocate(CAMERA, size)?;
+fn zeroed(heap: &str, size: u64) -> anyhow::Result<(Buffer, PhysicalRange)> {
+    let (buffer, range) = region::allocate(heap, size)?;
     expect_zero(range, "a new buffer")?;
     Ok((buffer, range))
 }
 
-fn expect_free(free: u64, largest: u64) -> anyhow::Result<()> {
-    let info = heap_info(CAMERA)?;
+fn expect_free(heap: &str, free: u64, largest: u64) -> anyhow::Result<()> {
+    let info = heap_info(heap)?;
     anyhow::ensure!(
         (info.free, info.largest_free) == (free, largest),
         "{info:?}, not {free} free and {largest} in one run"
     );
-    let clean = debug::figure(CAMERA, "clean")?;
-    let dirty = dirty()?;
+    let clean = debug::figure(heap, "clean")?;
+    let dirty = dirty(heap)?;
     // The scrubber may have been at work between the two.
     anyhow::ensure!(
         clean <= free && dirty <= free,
@@ -148,27 +157,29 @@ fn expect_free(free: u64, largest: u64) -> anyhow::Result<()> {
 }
 
 fn released_memory_is_clean_soon() -> anyhow::Result<()> {
-    let size = heap_info(CAMERA)?.size;
-    scrubbed()?;
-    let (buffer, range) = zeroed(64 * MIB)?;
+    let heap = subject();
+    let size = heap_info(heap)?.size;
+    scrubbed(heap)?;
+    let (buffer, range) = zeroed(heap, size / 4)?;
     fill(range)?;
-    expect_free(size - range.size, size - range.size)?;
+    expect_free(heap, size - range.size, size - range.size)?;
     drop(buffer);
-    expect_free(size, size)?;
-    scrubbed()?;
+    expect_free(heap, size, size)?;
+    scrubbed(heap)?;
     expect_zero(range, "after the scrubber")?;
-    expect_free(size, size)
+    expect_free(heap, size, size)
 }
 
 fn firmware_is_not_trusted() -> anyhow::Result<()> {
-    let region = region::of(CAMERA)?;
+    let heap = subject();
+    let region = region::of(heap)?;
     unload_carveout()?;
     fill(region)?;
     with_module(&["scrub_rate=0"], || {
-        anyhow::ensure!(dirty()? == region.size, "{} bytes dirty", dirty()?);
-        expect_free(region.size, region.size)?;
-        let (buffer, range) = zeroed(5 * MIB + PAGE)?;
-        anyhow::ensure!(dirty()? == region.size - range.size, "{}", dirty()?);
+        anyhow::ensure!(dirty(heap)? == region.size, "{} bytes dirty", dirty(heap)?);
+        expect_free(heap, region.size, region.size)?;
+        let (buffer, range) = zeroed(heap, 5 * MIB + PAGE)?;
+        anyhow::ensure!(dirty(heap)? == region.size - range.size, "{}", dirty(heap)?);
         // Just that was zeroed.
         let behind = PhysicalRange {
             start: range.end(),
@@ -176,60 +187,65 @@ fn firmware_is_not_trusted() -> anyhow::Result<()> {
         };
         expect_filled(behind, "behind the buffer")?;
         drop(buffer);
-        anyhow::ensure!(dirty()? == region.size, "{} bytes dirty", dirty()?);
+        anyhow::ensure!(dirty(heap)? == region.size, "{} bytes dirty", dirty(heap)?);
         Ok(())
     })?;
-    scrubbed()?;
+    scrubbed(heap)?;
     expect_zero(region, "after the scrubber")
 }
 
 fn whole_region() -> anyhow::Result<()> {
-    let region = region::of(CAMERA)?;
+    let heap = subject();
+    let region = region::of(heap)?;
     with_module(&["scrub_rate=0"], || {
         for _ in 0..2 {
-            let (buffer, range) = zeroed(region.size)?;
+            let (buffer, range) = zeroed(heap, region.size)?;
             anyhow::ensure!(range == region, "{range:x?}");
-            anyhow::ensure!(dirty()? == 0, "{} bytes dirty", dirty()?);
-            let device = allocation::open(CAMERA)?;
+            anyhow::ensure!(dirty(heap)? == 0, "{} bytes dirty", dirty(heap)?);
+            let device = allocation::open(heap)?;
             let outcome = allocation::allocate_size(&device, PAGE);
             expect_errno(outcome, Errno::NOMEM, "a page of a full heap")?;
             fill(range)?;
             drop(buffer);
-            anyhow::ensure!(dirty()? == region.size, "{} bytes dirty", dirty()?);
+            anyhow::ensure!(dirty(heap)? == region.size, "{} bytes dirty", dirty(heap)?);
         }
         Ok(())
     })
 }
 
 fn neighbours_make_one_buffer() -> anyhow::Result<()> {
-    let region = region::of(CAMERA)?;
+    let heap = subject();
+    let region = region::of(heap)?;
     let quarter = region.size / 4;
     // So that it can be trusted.
-    scrubbed()?;
+    scrubbed(heap)?;
     with_module(&["scrub_rate=0", "trust_cleared=1"], || {
         let mut buffers = Vec::new();
         for _ in 0..3 {
-            buffers.push(region::allocate(CAMERA, quarter)?);
+            buffers.push(region::allocate(heap, quarter)?);
         }
         for (_, range) in &buffers {
             fill(*range)?;
         }
         // Taken, dirty, dirty, clean.
         buffers.truncate(1);
-        anyhow::ensure!(dirty()? == 2 * quarter, "{} bytes dirty", dirty()?);
-        expect_free(3 * quarter, 3 * quarter)?;
-        let device = allocation::open(CAMERA)?;
+        anyhow::ensure!(dirty(heap)? == 2 * quarter, "{} bytes dirty", dirty(heap)?);
+        expect_free(heap, 3 * quarter, 3 * quarter)?;
+        let device = allocation::open(heap)?;
         let outcome = allocation::allocate_size(&device, 3 * quarter + PAGE);
         expect_errno(outcome, Errno::NOMEM, "more than there is")?;
-        let (_clean, clean) = zeroed(quarter)?;
-        anyhow::ensure!(dirty()? == 2 * quarter, "clean memory does not go first");
+        let (_clean, clean) = zeroed(heap, quarter)?;
+        anyhow::ensure!(
+            dirty(heap)? == 2 * quarter,
+            "clean memory does not go first"
+        );
         anyhow::ensure!(clean.end() == region.end(), "{clean:x?}");
-        let (small, _) = zeroed(3 * PAGE)?;
-        let (_large, large) = zeroed(2 * quarter - 3 * PAGE)?;
+        let (small, _) = zeroed(heap, 3 * PAGE)?;
+        let (_large, large) = zeroed(heap, 2 * quarter - 3 * PAGE)?;
         anyhow::ensure!(large.end() == clean.start, "{large:x?}");
-        expect_free(0, 0)?;
+        expect_free(heap, 0, 0)?;
         drop(small);
-        expect_free(3 * PAGE, 3 * PAGE)
+        expect_free(heap, 3 * PAGE, 3 * PAGE)
     })
 }
 
@@ -250,9 +266,11 @@ fn longest_run(region: PhysicalRange, live: &VecDeque<(Buffer, PhysicalRange)>) 
 /// full. Each buffer must be zero as a whole, each figure exact, and nothing is
 /// refused for which there is room.
 fn pressure() -> anyhow::Result<()> {
-    // The debug kernel is there for other faults than stale memory, and slow.
-    let rounds = if debug::is_debug_kernel() { 8 } else { 32 };
-    let region = region::of(CAMERA)?;
+    // Sixteen take more than the heap has.
+    let rounds = debug::tries(32).max(16);
+    // A small one, so that every byte of every round can be looked at.
+    let heap = FIRMWARE;
+    let region = region::of(heap)?;
     let mut live = VecDeque::new();
     let mut free = region.size;
     let mut number = 1_u64;
@@ -260,9 +278,9 @@ fn pressure() -> anyhow::Result<()> {
         number = number
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1);
-        let size = PAGE * (1 + (number >> 33) % (32 * MIB / PAGE));
+        let size = PAGE * (1 + (number >> 33) % (region.size / 6 / PAGE));
         while longest_run(region, &live) < size {
-            let outcome = allocation::allocate_size(&allocation::open(CAMERA)?, size);
+            let outcome = allocation::allocate_size(&allocation::open(heap)?, size);
             expect_errno(outcome, Errno::NOMEM, "more than the longest run")?;
             // Not always the oldest one, so that holes come about.
             let index = (number >> 40) as usize % live.len();
@@ -270,13 +288,13 @@ fn pressure() -> anyhow::Result<()> {
                 live.swap_remove_front(index).context("nothing is live")?;
             drop(buffer);
             free += range.size;
-            expect_free(free, longest_run(region, &live))?;
+            expect_free(heap, free, longest_run(region, &live))?;
         }
-        let (buffer, range) = zeroed(size)?;
+        let (buffer, range) = zeroed(heap, size)?;
         fill(range)?;
         free -= size;
         live.push_back((buffer, range));
-        expect_free(free, longest_run(region, &live))?;
+        expect_free(heap, free, longest_run(region, &live))?;
     }
     Ok(())
 }
@@ -287,20 +305,21 @@ fn pressure_without_scrubber() -> anyhow::Result<()> {
 
 fn pressure_beside_scrubber() -> anyhow::Result<()> {
     // Slow enough to be caught in the middle of a range.
-    with_module(&["scrub_rate=32"], pressure)?;
+    with_module(&["scrub_rate=3"], pressure)?;
     pressure()?;
-    scrubbed()
+    scrubbed(FIRMWARE)
 }
 
 fn failed_scrub_of_a_request() -> anyhow::Result<()> {
+    let heap = subject();
     const SIZE: u64 = 5 * MIB;
-    let region = region::of(CAMERA)?;
+    let region = region::of(heap)?;
     with_module(&["scrub_rate=0"], || {
-        let (buffer, range) = region::allocate(CAMERA, region.size)?;
+        let (buffer, range) = region::allocate(heap, region.size)?;
         fill(range.page(0))?;
         drop(buffer);
-        let before = heap_info(CAMERA)?;
-        let device = allocation::open(CAMERA)?;
+        let before = heap_info(heap)?;
+        let device = allocation::open(heap)?;
         for point in ["scrub", "record"] {
             let armed = debug::arm(point, 1)?;
             let errno = match point {
@@ -310,20 +329,21 @@ fn failed_scrub_of_a_request() -> anyhow::Result<()> {
             let outcome = allocation::allocate_size(&device, SIZE);
             expect_errno(outcome, errno, &format!("{point} fails"))?;
             drop(armed);
-            let after = heap_info(CAMERA)?;
+            let after = heap_info(heap)?;
             anyhow::ensure!(after == before, "{point}: {after:?}, not {before:?}");
-            anyhow::ensure!(debug::ranges(CAMERA)?.is_empty(), "a range is left");
-            anyhow::ensure!(dirty()? == region.size, "{} bytes dirty", dirty()?);
+            anyhow::ensure!(debug::ranges(heap)?.is_empty(), "a range is left");
+            anyhow::ensure!(dirty(heap)? == region.size, "{} bytes dirty", dirty(heap)?);
         }
-        let (_buffer, again) = zeroed(SIZE)?;
+        let (_buffer, again) = zeroed(heap, SIZE)?;
         anyhow::ensure!(again.start == range.start, "another place: {again:x?}");
         Ok(())
     })
 }
 
 fn failed_background_scrub() -> anyhow::Result<()> {
-    scrubbed()?;
-    let (buffer, range) = region::allocate(CAMERA, 9 * MIB)?;
+    let heap = subject();
+    scrubbed(heap)?;
+    let (buffer, range) = region::allocate(heap, 9 * MIB)?;
     fill(range)?;
     // In the middle of the range.
     let _armed = debug::arm("background", 3)?;
@@ -333,23 +353,27 @@ fn failed_background_scrub() -> anyhow::Result<()> {
             .contains(&("background".to_owned(), 0))
             .then_some(()))
     })?;
-    let kept = debug::dirty_ranges(CAMERA)?;
+    let kept = debug::dirty_ranges(heap)?;
     anyhow::ensure!(
         kept.len() == 1 && kept[0].range == range,
         "not one dirty range, as it was: {kept:x?}"
     );
     // Taken in the middle of its scrubbing it is as clean as any other.
-    let whole = region::of(CAMERA)?;
-    let (buffer, all) = zeroed(whole.size)?;
+    let whole = region::of(heap)?;
+    let (buffer, all) = zeroed(heap, whole.size)?;
     anyhow::ensure!(all == whole, "{all:x?}");
     drop(buffer);
-    scrubbed()
+    scrubbed(heap)
 }
 
 fn slow_scrubber_keeps_nothing() -> anyhow::Result<()> {
     let region = region::of(CAMERA)?;
     reload(&["scrub_rate=1"])?;
-    anyhow::ensure!(dirty()? > region.size / 2, "{} bytes dirty", dirty()?);
+    anyhow::ensure!(
+        dirty(CAMERA)? > region.size / 2,
+        "{} bytes dirty",
+        dirty(CAMERA)?
+    );
     let start = Instant::now();
     unload_carveout()?;
     let took = start.elapsed();
@@ -357,52 +381,54 @@ fn slow_scrubber_keeps_nothing() -> anyhow::Result<()> {
     all_online()?;
     anyhow::ensure!(took < Duration::from_secs(5), "rmmod took {took:?}");
     // And right in the middle of its work.
-    for _ in 0..5 {
+    for _ in 0..debug::tries(5) {
         reload(&["scrub_rate=100000"])?;
     }
     reload(&[])?;
-    scrubbed()
+    scrubbed(CAMERA)
 }
 
 fn released_to_unbound_heap() -> anyhow::Result<()> {
-    const DEVICE: &str = "heap-camera";
-    scrubbed()?;
-    let driver = fs::canonicalize(format!("/sys/bus/platform/devices/{DEVICE}/driver"))
+    let heap = subject();
+    let device = format!("heap-{heap}");
+    scrubbed(heap)?;
+    let driver = fs::canonicalize(format!("/sys/bus/platform/devices/{device}/driver"))
         .context("the heap's device has no driver")?;
     let tell = |file: &str| {
         let path = driver.join(file);
-        fs::write(&path, DEVICE).with_context(|| path.display().to_string())
+        fs::write(&path, &device).with_context(|| path.display().to_string())
     };
-    let before = heap_info(CAMERA)?;
-    let (buffer, range) = region::allocate(CAMERA, 40 * MIB)?;
+    let before = heap_info(heap)?;
+    let (buffer, range) = region::allocate(heap, before.size / 4)?;
     fill(range)?;
     tell("unbind")?;
     drop(buffer);
     expect_filled(range.last_page(), "nobody scrubs an unbound heap")?;
     tell("bind")?;
     all_online()?;
-    let after = heap_info(CAMERA)?;
+    let after = heap_info(heap)?;
     anyhow::ensure!(after == before, "{after:?}, not {before:?}");
-    drop(zeroed(before.size)?);
-    scrubbed()
+    drop(zeroed(heap, before.size)?);
+    scrubbed(heap)
 }
 
 fn cleared_memory_is_trusted() -> anyhow::Result<()> {
-    let region = region::of(CAMERA)?;
+    let heap = subject();
+    let region = region::of(heap)?;
     let mark = region.last_page();
     unload_carveout()?;
     fill(mark)?;
     with_module(&["trust_cleared=1"], || {
-        anyhow::ensure!(dirty()? == 0, "{} bytes dirty", dirty()?);
-        anyhow::ensure!(debug::figure(CAMERA, "clean")? == region.size);
-        let (buffer, _) = region::allocate(CAMERA, region.size)?;
+        anyhow::ensure!(dirty(heap)? == 0, "{} bytes dirty", dirty(heap)?);
+        anyhow::ensure!(debug::figure(heap, "clean")? == region.size);
+        let (buffer, _) = region::allocate(heap, region.size)?;
         expect_filled(mark, "trusted memory")?;
         drop(buffer);
         // What a buffer was in is not trusted.
-        scrubbed()?;
+        scrubbed(heap)?;
         expect_zero(mark, "after the first buffer")
     })?;
-    scrubbed()
+    scrubbed(heap)
 }
 
 fn records_run_out() -> anyhow::Result<()> {
@@ -426,7 +452,7 @@ fn records_run_out() -> anyhow::Result<()> {
         // It keeps its record while it is dirty, and a part of it would need one more.
         drop(large);
         buffers.push(allocate()?);
-        anyhow::ensure!(dirty()? == 0, "{} bytes dirty", dirty()?);
+        anyhow::ensure!(dirty(CAMERA)? == 0, "{} bytes dirty", dirty(CAMERA)?);
         expect_zero(range, "the range that gave up its record")?;
         anyhow::ensure!(heap_info(CAMERA)?.buffers as usize == RECORDS);
         let outcome = allocation::allocate_size(&device, PAGE);

@@ -166,9 +166,6 @@ fn more_than_is_left() -> anyhow::Result<()> {
     })
 }
 
-/// Processes that are killed while they allocate.
-const KILLS: u32 = 8;
-
 fn killed() -> anyhow::Result<()> {
     // So large that most of the time goes to zeroing it.
     let size = available()? / 4 * 3;
@@ -176,11 +173,12 @@ fn killed() -> anyhow::Result<()> {
     let began = Instant::now();
     drop(allocation::allocate_size(&device, size)?);
     let whole = began.elapsed();
-    for round in 0..KILLS {
+    let kills = debug::tries(8) as u32;
+    for round in 0..kills {
         let mut child = Command::new("/proc/self/exe")
             .args([ALLOCATE_FOR_EVER, HEAP, &size.to_string()])
             .spawn()?;
-        thread::sleep(whole * round / (KILLS / 2));
+        thread::sleep(whole * round * 2 / kills);
         child.kill()?;
         let status = child.wait()?;
         anyhow::ensure!(
@@ -323,7 +321,7 @@ fn given_back() -> anyhow::Result<()> {
 }
 
 /// How long data is looked for.
-const SEARCH: Duration = Duration::from_secs(3);
+const SEARCH_SECONDS: u64 = 3;
 
 fn no_stale_data() -> anyhow::Result<()> {
     let stop = AtomicBool::new(false);
@@ -340,7 +338,7 @@ fn no_stale_data() -> anyhow::Result<()> {
                 anyhow::Ok(())
             })
         });
-        let end = Instant::now() + SEARCH;
+        let end = Instant::now() + Duration::from_secs(debug::tries(SEARCH_SECONDS));
         let mut pressed = Ok(());
         while Instant::now() < end && pressed.is_ok() {
             thread::sleep(Duration::from_millis(100));

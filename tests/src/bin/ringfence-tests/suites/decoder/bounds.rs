@@ -3,30 +3,24 @@
 //! What the decoder refuses, what others refuse it, and that no two have a buffer
 //! mapped at a time.
 
-use std::time::Duration;
-
-use anyhow::Context;
 use jpeg_encoder::SamplingFactor;
 use optee_teec::ParamNone;
 use ringfence::control::Control;
 use ringfence::proto::command::{self, result};
 use ringfence::proto::firewall;
 use ringfence::proto::message::Decode;
+use ringfence_tests::guest::debug;
 use ringfence_tests::guest::decoder::Picture;
 use ringfence_tests::guest::memory::{expect_killed, expect_zero};
 use ringfence_tests::guest::ta::{self, answer, expect_code, expect_done, number, Ta};
-use ringfence_tests::guest::{deadline, debug};
 
 use super::super::protect::handle;
 use super::super::region::{self, RECORD, UI, VIDEO};
+use super::super::settled;
 use super::stage::{open, Stage, PLAIN};
 use super::PAGE;
 
 const SIZE: u64 = 64 << 10;
-
-/// How long a range that was busy may take to be released: the driver's delays
-/// grow to seconds.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 fn small() -> anyhow::Result<Picture> {
     Picture::coloured(48, 32, SamplingFactor::F_2_2)
@@ -332,19 +326,13 @@ pub fn closed_while_mapped() -> anyhow::Result<()> {
     let raw = handle(&buffer)?;
     expect_done(decoder.hold(raw), "HOLD")?;
     drop(buffer);
-    let line = debug::ranges(VIDEO)?
-        .into_iter()
-        .find(|line| line.range == range)
-        .context("the range is not in the list any more")?;
-    anyhow::ensure!(line.state == "waiting", "{line:?}");
+    region::expect_waiting(VIDEO, range)?;
     expect_killed(range.page(0), "mapped, first page")?;
     debug::retry(VIDEO)?;
     expect_killed(range.last_page(), "mapped, last page")?;
     // The handle has gone with the buffer.
     expect_code(decoder.hold(raw), result::ITEM_NOT_FOUND, "HOLD")?;
     drop(decoder);
-    deadline::until(PATIENCE, "the kept range comes back", || {
-        Ok((Control::open()?.heaps()? == before).then_some(()))
-    })?;
+    settled(&before)?;
     expect_zero(range, "after release")
 }

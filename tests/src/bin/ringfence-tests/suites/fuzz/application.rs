@@ -4,7 +4,7 @@
 
 use ringfence::proto::command::{self, result};
 use ringfence_tests::guest::ta::{encoded, Ta};
-use ringfence_tests::guest::tee_invoke::{kind, Parameter, RawSession, SharedMemory};
+use ringfence_tests::guest::tee_ioctl::{kind, Parameter, RawSession, SharedMemory};
 use rustix::io::Errno;
 
 use super::Chance;

@@ -2,9 +2,7 @@
 
 //! A buffer in several hands: duplicates, other processes, other devices.
 
-use std::io::{IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
@@ -13,12 +11,8 @@ use ringfence_tests::differences::Kind;
 use ringfence_tests::guest::allocation::{self, allocate_size};
 use ringfence_tests::guest::mapping::Mapping;
 use ringfence_tests::guest::video::{Capture, Stream};
-use ringfence_tests::guest::{child, dma_buf};
+use ringfence_tests::guest::{child, dma_buf, socket};
 use rustix::io::{dup, fcntl_dupfd_cloexec};
-use rustix::net::{
-    recvmsg, sendmsg, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags,
-};
 
 use super::{Notes, Subject};
 
@@ -82,36 +76,10 @@ fn duplicates(buffer: Buffer, notes: &mut Notes) -> anyhow::Result<()> {
 
 fn passed_on(buffer: Buffer, notes: &mut Notes) -> anyhow::Result<()> {
     let (here, there) = UnixStream::pair()?;
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    let fds = [buffer.as_fd()];
-    anyhow::ensure!(ancillary.push(SendAncillaryMessage::ScmRights(&fds)));
-    let sent = sendmsg(
-        &here,
-        &[IoSlice::new(b"x")],
-        &mut ancillary,
-        SendFlags::empty(),
-    );
-    notes.call("sent over a socket", sent);
+    notes.call("sent over a socket", socket::send(&here, &buffer));
     Mapping::new(&buffer, SIZE)?.fill(7);
     drop(buffer);
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let mut byte = [0; 1];
-    recvmsg(
-        &there,
-        &mut [IoSliceMut::new(&mut byte)],
-        &mut ancillary,
-        RecvFlags::empty(),
-    )?;
-    let received: Vec<OwnedFd> = ancillary
-        .drain()
-        .filter_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(fds) => Some(fds),
-            _ => None,
-        })
-        .flatten()
-        .collect();
+    let received = socket::receive(&there)?;
     notes.note("files that arrive", received.len());
     for fd in &received {
         let seen = SIZE - Mapping::new(fd, SIZE)?.others_than(7);

@@ -13,9 +13,11 @@ use alloc::vec::Vec;
 
 use zune_core::bytestream::{ZByteIoError, ZByteReaderTrait, ZSeekFrom};
 
-use crate::header::{Header, MAX_KEPT};
-use crate::refusal::PictureError;
-use crate::source::Source;
+use crate::Source;
+
+/// Bytes of tables and headers that a picture may have: each of the eight
+/// Huffman tables and the four quantization tables once, and room to spare.
+pub const MAX_KEPT: usize = 4096;
 
 /// Bytes that stay in the buffer for the codec to go back to; it goes back by
 /// four at most.
@@ -23,7 +25,7 @@ const HISTORY: usize = 8;
 
 /// How entropy-coded data ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
+pub enum End {
     /// With the marker for it.
     Picture,
     /// With another one.
@@ -33,8 +35,8 @@ enum End {
 }
 
 /// What the codec reads from.
-pub struct Feed<'s, S: Source + ?Sized> {
-    source: &'s S,
+pub struct Feed<'s> {
+    source: &'s dyn Source,
     /// The next byte of the source.
     next: usize,
     /// The header's segments first, later pieces of entropy-coded data.
@@ -53,15 +55,15 @@ pub struct Feed<'s, S: Source + ?Sized> {
     overrun: bool,
 }
 
-impl<'s, S: Source + ?Sized> Feed<'s, S> {
-    /// The view of the bitstream that has this header.
-    pub fn new(source: &'s S, header: &Header) -> Self {
-        let kept = header.kept();
+impl<'s> Feed<'s> {
+    /// The view of a bitstream whose header comes down to `kept`, and whose
+    /// entropy-coded data begins at `scan`.
+    pub fn new(source: &'s dyn Source, kept: &[u8], scan: usize) -> Self {
         let mut bytes = [0; HISTORY + MAX_KEPT];
         bytes[..kept.len()].copy_from_slice(kept);
         Self {
             source,
-            next: header.scan,
+            next: scan,
             bytes,
             length: kept.len(),
             position: 0,
@@ -121,29 +123,18 @@ impl<'s, S: Source + ?Sized> Feed<'s, S> {
     }
 
     /// Reads what the codec has left, and says how the picture ended.
-    ///
-    /// # Errors
-    ///
-    /// [`PictureError::Malformed`] at a marker that does not belong there,
-    /// [`PictureError::Truncated`] if the bitstream ends first.
-    pub fn finish(&mut self) -> Result<(), PictureError> {
+    pub fn finish(&mut self) -> End {
         loop {
-            match self.end {
-                Some(End::Picture) => return Ok(()),
-                Some(End::Marker) => {
-                    return Err(PictureError::Malformed("a marker inside the scan"));
-                }
-                Some(End::Source) => return Err(PictureError::Truncated),
-                None => {
-                    self.position = self.length;
-                    self.refill();
-                }
+            if let Some(end) = self.end {
+                return end;
             }
+            self.position = self.length;
+            self.refill();
         }
     }
 }
 
-impl<S: Source + ?Sized> ZByteReaderTrait for &mut Feed<'_, S> {
+impl ZByteReaderTrait for &mut Feed<'_> {
     #[inline]
     fn read_byte_no_error(&mut self) -> u8 {
         if !self.has(1) {
