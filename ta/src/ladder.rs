@@ -6,21 +6,32 @@
 //! # What time is worth
 //!
 //! A licence has a last second, and the TA has no clock of its own: the time is
-//! what Linux says. So the latest time that was ever said is kept in secure
-//! storage, and in memory beside it, and counts when it is later than the clock.
-//! A clock that is turned back after a licence has ended thus brings nothing.
+//! what Linux says. So the latest time that was ever said is kept in memory, and in
+//! secure storage beside it, and counts when it is later than the clock. A clock
+//! that is turned back after a licence was seen to have ended thus brings nothing.
 //!
-//! What remains: a Linux whose clock was never right can use a licence after its
-//! end, and whoever can put back the files of secure storage as they were before
-//! puts back the time, and the device key, with them, for the next instance of the
-//! TA. Storage in a replay-protected memory block (RPMB) refuses that, and a clock
-//! that the secure world alone sets refuses the former. Linux can also make
-//! licences end at once, by setting the clock ahead; it can stop playing anyway.
+//! Secure storage takes a supplicant in Linux that answers, and everybody's
+//! commands wait as long as it takes. So an instance reads the stored time once,
+//! and replaces it when it is [`TIME_STEP`] behind, or when a licence is refused
+//! that the stored time would not refuse: such a verdict holds for the next
+//! instances as well.
+//!
+//! What remains: when an instance ends, up to [`TIME_STEP`] can be forgotten in
+//! which no licence was refused. A Linux whose clock was never right can use a
+//! licence after its end, and whoever can put back the files of secure storage as
+//! they were before puts back the time, and the device key, with them, for the next
+//! instance of the TA. Storage in a replay-protected memory block (RPMB) refuses
+//! that, and a clock that the secure world alone sets refuses the former. Linux can
+//! also make licences end at once, by setting the clock ahead; it can stop playing
+//! anyway.
 
 use ringfence_proto::message::{Licence, Provision, CONTENT_KEY_SIZE, DEVICE_KEY_SIZE};
 use zeroize::Zeroizing;
 
 use crate::refusal::Refusal;
+
+/// How far, in seconds, the stored time may be behind the latest one that was seen.
+pub const TIME_STEP: u64 = 3600;
 
 /// What is kept in secure storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,13 +81,16 @@ const SERIAL_SIZE: usize = 4;
 
 /// The rungs of the ladder, over secure storage.
 ///
-/// An instance reads the device key once, when it is first needed, and keeps it in
-/// memory that OP-TEE zeroes with the instance. So loading a licence without an
-/// end does not depend on tee-supplicant, for which everybody would have to wait.
+/// An instance reads the device key and the time once, when they are first needed,
+/// and keeps them in memory that OP-TEE zeroes with the instance. So loading a
+/// licence hardly ever depends on tee-supplicant, for which everybody would have to
+/// wait.
 pub struct Ladder<S> {
     storage: S,
     /// The device key and its serial number, once they were read.
     device: Option<(u32, DeviceKey)>,
+    /// The stored time, in seconds since 1970, once it was read; 0 for none.
+    stored: Option<u64>,
     /// The latest time that this instance has seen, in seconds since 1970.
     latest: u64,
 }
@@ -87,6 +101,7 @@ impl<S: Storage> Ladder<S> {
         Self {
             storage,
             device: None,
+            stored: None,
             latest: 0,
         }
     }
@@ -168,23 +183,39 @@ impl<S: Storage> Ladder<S> {
         unseal(device_key, licence, key)?;
         match licence.not_after {
             0 => Ok(()),
-            not_after if self.time(clock())? <= not_after => Ok(()),
-            _ => Err(Refusal::Expired),
+            not_after => self.must_not_be_over(not_after, clock()),
         }
     }
 
-    /// The time, which never goes back: `clock`, or the latest that was seen.
-    fn time(&mut self, clock: u64) -> Result<u64, Refusal> {
+    /// Refuses what ends with the second `not_after`, by the clock or the latest
+    /// time that was seen.
+    fn must_not_be_over(&mut self, not_after: u64, clock: u64) -> Result<(), Refusal> {
+        let stored = self.stored_time()?;
+        self.latest = self.latest.max(stored).max(clock);
+        let over = self.latest > not_after;
+        let forgotten = over && stored <= not_after;
+        if forgotten || self.latest - stored >= TIME_STEP {
+            self.storage.store(Item::Time, &self.latest.to_le_bytes())?;
+            self.stored = Some(self.latest);
+        }
+        match over {
+            true => Err(Refusal::Expired),
+            false => Ok(()),
+        }
+    }
+
+    /// The time that the next instance will read.
+    fn stored_time(&mut self) -> Result<u64, Refusal> {
+        if let Some(stored) = self.stored {
+            return Ok(stored);
+        }
         let mut record = [0; 8];
         let stored = match self.storage.load(Item::Time, &mut record)? {
             true => u64::from_le_bytes(record),
             false => 0,
         };
-        self.latest = self.latest.max(stored).max(clock);
-        if self.latest > stored {
-            self.storage.store(Item::Time, &self.latest.to_le_bytes())?;
-        }
-        Ok(self.latest)
+        self.stored = Some(stored);
+        Ok(stored)
     }
 }
 
@@ -201,6 +232,7 @@ mod tests {
         key: Option<Vec<u8>>,
         time: Option<Vec<u8>>,
         broken: bool,
+        loads: usize,
         stores: usize,
     }
 
@@ -220,6 +252,7 @@ mod tests {
             if self.broken {
                 return Err(BROKEN);
             }
+            self.loads += 1;
             let Some(stored) = self.item(item) else {
                 return Ok(false);
             };
@@ -336,6 +369,54 @@ mod tests {
         next.storage.time = None;
         assert_eq!(open(&mut next, 1999, 5), Err(Refusal::Expired));
         assert_eq!(open(&mut next, 2000, 5), Ok(9));
+    }
+
+    #[test]
+    fn storage_is_asked_for_the_time_once_and_then_by_steps() {
+        const START: u64 = 1_800_000_000;
+        let mut ladder = Ladder::new(Memory::default());
+        assert_eq!(bring(&mut ladder, 1, 9), Ok(()));
+        assert_eq!(open(&mut ladder, u64::MAX, START), Ok(9));
+        let (loads, stores) = (ladder.storage.loads, ladder.storage.stores);
+        for second in 0..TIME_STEP {
+            assert_eq!(open(&mut ladder, u64::MAX, START + second), Ok(9));
+        }
+        assert_eq!(ladder.storage.stores, stores);
+        assert_eq!(open(&mut ladder, u64::MAX, START + TIME_STEP), Ok(9));
+        assert_eq!(ladder.storage.stores, stores + 1);
+        assert_eq!(ladder.storage.loads, loads);
+        // This is how much a new instance forgets, and not a second more.
+        assert_eq!(
+            open(&mut ladder, u64::MAX, START + 2 * TIME_STEP - 1),
+            Ok(9)
+        );
+        let mut next = Ladder::new(ladder.storage);
+        assert_eq!(open(&mut next, START + TIME_STEP, 5), Ok(9));
+        let last = START + TIME_STEP - 1;
+        assert_eq!(open(&mut next, last, 5), Err(Refusal::Expired));
+    }
+
+    #[test]
+    fn an_end_that_was_seen_is_kept_at_once() {
+        let mut ladder = Ladder::new(Memory::default());
+        assert_eq!(bring(&mut ladder, 1, 9), Ok(()));
+        for end in [1000, 1001, 1500] {
+            assert_eq!(open(&mut ladder, end, end), Ok(9));
+            assert_eq!(open(&mut ladder, end, end + 1), Err(Refusal::Expired));
+            let stores = ladder.storage.stores;
+            assert_eq!(open(&mut ladder, end, end + 2), Err(Refusal::Expired));
+            assert_eq!(ladder.storage.stores, stores, "it is known");
+            ladder = Ladder::new(ladder.storage);
+            assert_eq!(open(&mut ladder, end, 5), Err(Refusal::Expired));
+        }
+        // A verdict that cannot be kept is one all the same.
+        ladder.storage.broken = true;
+        assert_eq!(open(&mut ladder, 1600, 1601), Err(BROKEN));
+        assert_eq!(open(&mut ladder, 1600, 5), Err(BROKEN));
+        ladder.storage.broken = false;
+        assert_eq!(open(&mut ladder, 1600, 5), Err(Refusal::Expired));
+        let mut next = Ladder::new(ladder.storage);
+        assert_eq!(open(&mut next, 1600, 5), Err(Refusal::Expired));
     }
 
     #[test]

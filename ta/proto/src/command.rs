@@ -162,6 +162,10 @@ pub const FILL: u32 = 0x2f7;
 /// secret: what [`DECRYPT_SAMPLE`] is compared with.
 pub const CIPHER: u32 = 0x2f8;
 
+/// Test builds of the TA only. Forgets what was read of secure storage, as a new
+/// instance has read nothing.
+pub const FORGET: u32 = 0x2f9;
+
 /// Parts of ranges that a session can [`HOLD`] at once.
 pub const MAX_HELD: usize = 4;
 

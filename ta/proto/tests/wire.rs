@@ -64,6 +64,7 @@ fn commands_of_the_trusted_application() {
     assert_eq!(command::METER, 0x2f6);
     assert_eq!(command::FILL, 0x2f7);
     assert_eq!(command::CIPHER, 0x2f8);
+    assert_eq!(command::FORGET, 0x2f9);
     assert_eq!(command::MAX_HELD, 4);
     assert_eq!(command::derailment::REFUSE, 1);
     assert_eq!(command::derailment::DENY, 2);

@@ -28,6 +28,7 @@ pub mod pressure;
 pub mod reserved_memory;
 pub mod search;
 pub mod socket;
+pub mod supplicant;
 pub mod ta;
 pub mod tee_ioctl;
 pub mod video;

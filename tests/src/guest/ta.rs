@@ -153,6 +153,12 @@ impl Ta {
         self.send(command::LOAD_LICENCE, licence)
     }
 
+    /// Makes the trusted application forget what it has read of secure storage (test
+    /// builds).
+    pub fn forget(&mut self) -> Result<(), Code> {
+        self.bare(command::FORGET)
+    }
+
     /// Decrypts one piece.
     pub fn decrypt(
         &mut self,

@@ -46,6 +46,8 @@ pub fn invoke(
         command::PROVISION | command::LOAD_LICENCE => {
             invoke_keys(keys, session, command, parameters)
         }
+        #[cfg(feature = "test-commands")]
+        command::FORGET => invoke_keys(keys, session, command, parameters),
         command::INFO => info(state, session, parameters),
         command::DECRYPT | command::DECRYPT_SAMPLE => decrypt(state, session, command, parameters),
         command::RESOLVE => {
@@ -140,6 +142,11 @@ fn invoke_keys(
             session.keys.load(&licence, |licence, key| {
                 keys.open(licence, key, storage::clock, crypto::unseal_content_key)
             })
+        }
+        #[cfg(feature = "test-commands")]
+        (command::FORGET, (Any::None, Any::None, Any::None, Any::None)) => {
+            *keys = Keys::new(storage::PrivateStorage);
+            Ok(())
         }
         _ => Err(Refusal::ParameterTypes),
     }

@@ -15,9 +15,9 @@ use ringfence::control::Control;
 use ringfence_tests::guest::hostile::Hostile;
 use ringfence_tests::guest::memory::{expect_killed, expect_zero};
 use ringfence_tests::guest::ta::Ta;
-use ringfence_tests::guest::{allocation, deadline, expect_errno, heap_info};
+use ringfence_tests::guest::{allocation, deadline, expect_errno, heap_info, supplicant};
 use rustix::io::Errno;
-use rustix::process::{kill_process, Pid, Signal};
+use rustix::process::{kill_process, Signal};
 
 use super::attacks::Prey;
 use super::modules::all_online;
@@ -130,19 +130,10 @@ fn optee_device() -> anyhow::Result<String> {
 
 /// The supplicant holds the TEE's device open, so it has to go first.
 fn stop_supplicant() -> anyhow::Result<()> {
-    for entry in fs::read_dir("/proc")? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let Ok(pid) = name.to_string_lossy().parse() else {
-            continue;
-        };
-        let comm = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-        if comm.trim() == "tee-supplicant" {
-            let pid = Pid::from_raw(pid).context("process 0")?;
-            kill_process(pid, Signal::TERM)?;
-            let gone = || Ok((!entry.path().exists()).then_some(()));
-            deadline::until(SOON, "tee-supplicant ends", gone)?;
-        }
+    for process in supplicant::processes()? {
+        kill_process(process, Signal::TERM)?;
+        let gone = || Ok((!supplicant::exists(process)).then_some(()));
+        deadline::until(SOON, "tee-supplicant ends", gone)?;
     }
     Ok(())
 }

@@ -327,7 +327,10 @@ const SETTLING: Duration = Duration::from_secs(60);
 pub fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().collect();
     let rest = arguments.get(1..).unwrap_or_default();
-    if let Some(verdict) = memory::child(rest).or_else(|| soak::child(rest)) {
+    if let Some(verdict) = memory::child(rest)
+        .or_else(|| soak::child(rest))
+        .or_else(|| content::child(rest))
+    {
         return verdict;
     }
     if let [_, ALLOCATE_FOR_EVER, heap, size] =

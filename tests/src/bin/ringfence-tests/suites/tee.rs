@@ -259,7 +259,7 @@ fn other_parameters() -> anyhow::Result<()> {
         ParamNone,
     );
     expect_code(outcome, result::SHORT_BUFFER, "INFO into one byte")?;
-    for unknown in [0, 1, 0x107, 0x205, 0x2f9, u32::MAX] {
+    for unknown in [0, 1, 0x107, 0x205, 0x2fa, u32::MAX] {
         let what = format!("command {unknown:#x}");
         expect_code(ta.bare(unknown), result::NOT_SUPPORTED, &what)?;
     }

@@ -5,6 +5,7 @@
 mod films;
 mod keys;
 mod samples;
+mod supplicant;
 
 use std::path::PathBuf;
 
@@ -12,6 +13,8 @@ use ringfence_tests::content::{self, Content};
 
 use super::fixture::{path, provision};
 use super::Test;
+
+pub use supplicant::child;
 
 pub const TESTS: &[Test] = &[
     (
@@ -29,6 +32,18 @@ pub const TESTS: &[Test] = &[
     (
         "a_clock_that_is_turned_back_revives_no_licence",
         keys::time_does_not_go_back,
+    ),
+    (
+        "licences_and_heaps_need_no_supplicant",
+        supplicant::a_stopped_supplicant_stops_nobody,
+    ),
+    (
+        "clients_killed_in_secure_storage_disturb_nobody",
+        supplicant::killed_clients_disturb_nobody,
+    ),
+    (
+        "a_supplicant_that_is_killed_comes_back",
+        supplicant::a_killed_supplicant_comes_back,
     ),
     (
         "cenc_samples_arrive_as_they_were",
