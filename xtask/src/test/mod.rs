@@ -224,11 +224,11 @@ mod tests {
 
     #[test]
     fn the_debug_kernel_runs_what_is_named_and_what_is_about_the_kernel() {
-        let named = ["content".to_owned()];
-        assert!(is_wanted_on(Flavour::Plain, &[], "content"));
-        assert!(!is_wanted_on(Flavour::Debug, &[], "content"));
+        let named = ["decoder".to_owned()];
+        assert!(is_wanted_on(Flavour::Plain, &[], "decoder"));
+        assert!(!is_wanted_on(Flavour::Debug, &[], "decoder"));
         assert!(is_wanted_on(Flavour::Debug, &[], "heaps"));
-        assert!(is_wanted_on(Flavour::Debug, &named, "content"));
+        assert!(is_wanted_on(Flavour::Debug, &named, "decoder"));
         assert!(!is_wanted_on(Flavour::Debug, &named, "heaps"));
     }
 
