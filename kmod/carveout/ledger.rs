@@ -40,7 +40,6 @@ use crate::{
         Abilities,
         Application, //
     },
-    carveout::Reservation,
     command::{
         result,
         RangeKind,
@@ -48,6 +47,7 @@ use crate::{
         NO_HANDLE, //
     },
     ranges::RangeState,
+    reservation::Reservation,
     secure_world::Refusal,
     STATE, //
 };

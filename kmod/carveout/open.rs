@@ -34,14 +34,12 @@ use ringfence_core::{
 };
 
 use crate::{
-    carveout::{
-        Carveout,
-        Reservation, //
-    },
+    carveout::Carveout,
     ranges::{
         RangeState,
         Wish, //
     },
+    reservation::Reservation,
     scrubber, //
 };
 

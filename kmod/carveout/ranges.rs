@@ -13,11 +13,7 @@
 
 use kernel::{
     prelude::*,
-    rbtree::{
-        RBTree,
-        RBTreeNode,
-        RBTreeNodeReservation, //
-    }, //
+    rbtree::RBTree, //
 };
 use ringfence_core::{
     attachment::PhysRange,
@@ -45,8 +41,18 @@ use crate::place::{
 
 #[cfg(RINGFENCE_TEST)]
 mod tests;
+mod tracked;
 mod whole;
 
+use tracked::{
+    Node,
+    Tracked, //
+};
+pub(crate) use tracked::{
+    NodeReservation,
+    Nodes,
+    RangeState, //
+};
 use whole::Fence;
 pub(crate) use whole::Opening;
 
@@ -55,103 +61,6 @@ const FIRST_PIECES: u64 = 256;
 
 /// Nodes that are kept for the next ranges, at most.
 const MAX_SPARE: usize = 512;
-
-/// How a range stands that the allocator has allocated.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum RangeState {
-    /// On its way to become a buffer.
-    Preparing,
-    /// A buffer, open to the normal world.
-    Open,
-    /// More of an open buffer, which lies elsewhere.
-    Further,
-    /// A buffer, fenced off.
-    Protected,
-    /// A buffer of which the secure world does not know any more.
-    Lost,
-    /// No buffer any more; it waits until the secure world opens it.
-    Waiting,
-    /// No buffer any more; the secure world could not open it.
-    Quarantined,
-    /// Nobody's; it waits until it is zeroed, or is taken over as it is.
-    Dirty,
-}
-
-impl RangeState {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Preparing => "preparing",
-            Self::Open => "open",
-            Self::Further => "further",
-            Self::Protected => "protected",
-            Self::Lost => "lost",
-            Self::Waiting => "waiting",
-            Self::Quarantined => "quarantined",
-            Self::Dirty => "dirty",
-        }
-    }
-
-    fn is_buffer(self) -> bool {
-        matches!(self, Self::Open | Self::Protected | Self::Lost)
-    }
-
-    fn is_kept_back(self) -> bool {
-        matches!(self, Self::Waiting | Self::Quarantined)
-    }
-
-    fn is_fenced(self) -> bool {
-        matches!(self, Self::Protected | Self::Waiting | Self::Quarantined)
-    }
-}
-
-/// A range that the allocator has allocated.
-pub(crate) struct Tracked {
-    handle: Handle,
-    size: u64,
-    state: RangeState,
-    origin: Origin,
-    /// Bytes at the start of a dirty range that are zeroed already.
-    scrubbed: u64,
-}
-
-impl Tracked {
-    fn new(range: &Range, state: RangeState, origin: Origin) -> Self {
-        Self {
-            handle: range.handle,
-            size: range.size,
-            state,
-            origin,
-            scrubbed: 0,
-        }
-    }
-
-    fn dirty(range: &Range, scrubbed: u64) -> Self {
-        Self {
-            scrubbed,
-            ..Self::new(range, RangeState::Dirty, Origin::kernel())
-        }
-    }
-}
-
-type Node = RBTreeNode<u64, Tracked>;
-pub(crate) type NodeReservation = RBTreeNodeReservation<u64, Tracked>;
-
-/// Memory for the records of [`Ranges::take`].
-pub(crate) struct Nodes {
-    place: NodeReservation,
-    left: NodeReservation,
-    right: NodeReservation,
-}
-
-impl Nodes {
-    pub(crate) fn new() -> Result<Self> {
-        Ok(Self {
-            place: NodeReservation::new(GFP_KERNEL)?,
-            left: NodeReservation::new(GFP_KERNEL)?,
-            right: NodeReservation::new(GFP_KERNEL)?,
-        })
-    }
-}
 
 /// A range that was made free of dirty memory, and what of it is to be zeroed.
 pub(crate) struct Taken {

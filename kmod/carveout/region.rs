@@ -33,10 +33,7 @@ use ringfence_core::{
 
 use crate::{
     buffer::Buffer,
-    carveout::{
-        Carveout,
-        Reservation, //
-    },
+    carveout::Carveout,
     command::{
         RangeKind,
         RangeRecord,
@@ -55,6 +52,7 @@ use crate::{
         Opening,
         Wish, //
     },
+    reservation::Reservation,
     scrubber,
     secure_world::SecureWorld,
     STATE, //

@@ -77,6 +77,7 @@ mod open;
 mod place;
 mod ranges;
 mod region;
+mod reservation;
 mod scrubber;
 mod secure_world;
 

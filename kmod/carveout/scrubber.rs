@@ -44,15 +44,15 @@ use ringfence_range_alloc::AllocError;
 use crate::{
     carveout::{
         errno,
-        Carveout,
-        Reservation, //
+        Carveout, //
     },
     module_parameters,
     ranges::{
         Nodes,
         Taken,
         Wish, //
-    }, //
+    },
+    reservation::Reservation, //
 };
 
 /// Milliseconds between two spells of work.

@@ -32,15 +32,13 @@ use ringfence_core::{
 
 use crate::{
     application::Abilities,
-    carveout::{
-        Carveout,
-        Reservation, //
-    },
+    carveout::Carveout,
     command,
     ledger::{
         HandleCell,
         Ledger, //
-    }, //
+    },
+    reservation::Reservation, //
 };
 
 /// Why a range was not fenced off. It is the ledger's business from then on.

@@ -19,15 +19,13 @@ use ringfence_core::{
 };
 
 use crate::{
-    carveout::{
-        Carveout,
-        Reservation, //
-    },
+    carveout::Carveout,
     command::{
         result,
         NO_HANDLE, //
     },
-    ranges::RangeState, //
+    ranges::RangeState,
+    reservation::Reservation, //
 };
 
 /// Milliseconds until a range that was busy is tried again, one after the other.
