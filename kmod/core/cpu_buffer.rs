@@ -33,7 +33,10 @@ use crate::{
 use kernel::{
     bindings::dma_data_direction,
     container_of,
-    error::to_result,
+    error::{
+        from_result,
+        to_result, //
+    },
     prelude::*,
     sync::Arc, //
 };
@@ -60,6 +63,10 @@ pub(crate) unsafe trait Private: Sized + 'static {
     /// Makes a part of the buffer ready for whoever uses it next: for the kernel's
     /// own mapping, and for every attachment.
     ///
+    /// # Errors
+    ///
+    /// `EINVAL` when the part is not inside the kernel's own mapping.
+    ///
     /// # Safety
     ///
     /// `locked` must be the dma-buf that this belongs to, and the part be inside it.
@@ -70,7 +77,7 @@ pub(crate) unsafe trait Private: Sized + 'static {
         length: usize,
         direction: Direction,
         turn: Turn,
-    );
+    ) -> Result;
 }
 
 /// What `priv` of a dma-buf points to.
@@ -196,12 +203,15 @@ impl<'a, P: Private> CpuBuffer<'a, P> {
             to_result(unsafe { bindings::ringfence_wait_for_fences(self.raw(), direction.0) })?;
         }
         // SAFETY: By the type invariants it is live and has these operations. The part is inside.
-        unsafe { prepare::<P>(self.raw(), offset, length, direction, turn) };
-        Ok(())
+        unsafe { prepare::<P>(self.raw(), offset, length, direction, turn) }
     }
 }
 
 /// Makes a part of a buffer ready for whoever uses it next.
+///
+/// # Errors
+///
+/// See [`Private::prepare`].
 ///
 /// # Safety
 ///
@@ -213,11 +223,26 @@ unsafe fn prepare<P: Private>(
     length: usize,
     direction: Direction,
     turn: Turn,
-) {
+) -> Result {
     // SAFETY: By the function's contract.
     let (locked, private) = unsafe { (Locked::new(buffer), private::<P>(buffer)) };
     // SAFETY: It is that of the same dma-buf, and the part is inside.
-    unsafe { private.prepare(&locked, offset, length, direction, turn) };
+    unsafe { private.prepare(&locked, offset, length, direction, turn) }
+}
+
+/// Makes all of a buffer ready for whoever uses it next, and answers with an error number.
+///
+/// # Safety
+///
+/// As for [`prepare`].
+unsafe fn prepare_all<P: Private>(
+    buffer: *mut bindings::dma_buf,
+    direction: dma_data_direction,
+    turn: Turn,
+) -> c_int {
+    // SAFETY: By the function's contract. The whole buffer is inside itself.
+    let outcome = unsafe { prepare::<P>(buffer, 0, (*buffer).size, Direction(direction), turn) };
+    from_result(|| outcome.map(|()| 0))
 }
 
 /// # Safety
@@ -228,10 +253,8 @@ pub(crate) unsafe extern "C" fn begin_cpu_access<P: Private>(
     buffer: *mut bindings::dma_buf,
     direction: dma_data_direction,
 ) -> c_int {
-    let direction = Direction(direction);
-    // SAFETY: As the function's contract says. The whole buffer is inside itself.
-    unsafe { prepare::<P>(buffer, 0, (*buffer).size, direction, Turn::Cpu) };
-    0
+    // SAFETY: As the function's contract says.
+    unsafe { prepare_all::<P>(buffer, direction, Turn::Cpu) }
 }
 
 /// # Safety
@@ -241,8 +264,6 @@ pub(crate) unsafe extern "C" fn end_cpu_access<P: Private>(
     buffer: *mut bindings::dma_buf,
     direction: dma_data_direction,
 ) -> c_int {
-    let direction = Direction(direction);
-    // SAFETY: As the function's contract says. The whole buffer is inside itself.
-    unsafe { prepare::<P>(buffer, 0, (*buffer).size, direction, Turn::Device) };
-    0
+    // SAFETY: As the function's contract says.
+    unsafe { prepare_all::<P>(buffer, direction, Turn::Device) }
 }

@@ -316,7 +316,7 @@ unsafe impl Private for Head {
         length: usize,
         direction: Direction,
         turn: Turn,
-    ) {
+    ) -> Result {
         // SAFETY: By the function's contract the lock is held.
         if let Some(mapping) = unsafe { &*self.address.get() } {
             // SAFETY: All of the buffer is mapped, and by the function's contract the part is inside.
@@ -336,6 +336,7 @@ unsafe impl Private for Head {
                 unsafe { list.sync_range(device, offset, length, direction, turn) };
             }
         }
+        Ok(())
     }
 }
 

@@ -248,17 +248,18 @@ unsafe impl Private for Buffer {
         length: usize,
         direction: Direction,
         turn: Turn,
-    ) {
+    ) -> Result {
         let is_needed = locked.attachments().any(|attachment| {
             // SAFETY: By the function's contract the dma-buf is ours, and the lock is held: the
             // attachment is live, and came through `attach`.
             unsafe { attached(attachment) }.needs(direction, turn)
         });
-        // Maintaining caches once is enough for all.
-        if is_needed {
-            // SAFETY: The lock is held. By the function's contract the part is inside the buffer.
-            let _ = unsafe { self.maintain(offset, length, turn) };
+        if !is_needed {
+            return Ok(());
         }
+        // Once is enough for all.
+        // SAFETY: By the function's contract the lock is held.
+        unsafe { self.maintain(offset, length, turn) }
     }
 }
 
