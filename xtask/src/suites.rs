@@ -54,10 +54,10 @@ pub enum HostSuite {
 /// Host suites by name, each with how many seconds it takes.
 pub const HOST: [(&str, HostSuite, u32); 8] = [
     ("host", HostSuite::Tests, 60),
-    ("lint", HostSuite::Lint, 25),
-    ("bindings", HostSuite::Bindings, 3),
-    ("modules-lint", HostSuite::ModulesLint, 2),
-    ("format", HostSuite::Format, 2),
+    ("lint", HostSuite::Lint, 9),
+    ("bindings", HostSuite::Bindings, 8),
+    ("modules-lint", HostSuite::ModulesLint, 1),
+    ("format", HostSuite::Format, 1),
     ("modules-format", HostSuite::ModulesFormat, 1),
     ("miri", HostSuite::Miri, 1),
     ("kani", HostSuite::Kani, 1),
@@ -95,7 +95,7 @@ impl GuestBoot {
             kernels: Kernels::Both,
             images: false,
             screening: false,
-            seconds: [6, 35],
+            seconds: [9, 34],
         }
     }
 
@@ -139,7 +139,7 @@ pub const GUEST: &[GuestBoot] = &[
     GuestBoot {
         board: Board::Translated,
         screening: true,
-        seconds: [90, 170],
+        seconds: [115, 230],
         ..GuestBoot::of(&[
             "video",
             "dmabuf",
@@ -157,7 +157,7 @@ pub const GUEST: &[GuestBoot] = &[
         ])
     },
     GuestBoot {
-        seconds: [60, 160],
+        seconds: [61, 208],
         ..GuestBoot::of(&[
             "attacks",
             "lifecycle",
@@ -180,7 +180,7 @@ pub const GUEST: &[GuestBoot] = &[
     // The first suite ends in a new kernel, in which its second half runs, and then the others.
     GuestBoot {
         images: true,
-        seconds: [10, 50],
+        seconds: [12, 49],
         // The interrupt controller would go on using tables of the old kernel, which the new one may
         // lie upon: without EFI nobody tells it where they are.
         bootargs: "kunit.enable=0 irqchip.gicv3_nolpi=1 swiotlb=force",
@@ -228,7 +228,7 @@ pub struct Proof {
 pub const LATENCY_SUITE: &str = "latency";
 
 /// Seconds that it takes.
-pub const LATENCY_SECONDS: u32 = 50;
+pub const LATENCY_SECONDS: u32 = 80;
 
 /// Proofs that a report of the debug kernel fails a run that otherwise succeeds, that a crash ends one
 /// that otherwise would not end, and that some attacks can end in nothing else.
@@ -248,7 +248,7 @@ pub const PROOFS: &[Proof] = &[
             cd /sys/kernel/debug/provoke-crash && \
             echo SLAB_LINEAR_OVERFLOW > DIRECT && echo WARNING > DIRECT",
         fatal: false,
-        seconds: 20,
+        seconds: 22,
     },
     Proof {
         suite: "reports",
@@ -257,7 +257,7 @@ pub const PROOFS: &[Proof] = &[
         conditions: BARE,
         command: "modprobe lkdtm && echo PANIC > /sys/kernel/debug/provoke-crash/DIRECT",
         fatal: true,
-        seconds: 10,
+        seconds: 12,
     },
     doom(
         &[("kernel_reads", GRANULE_FAULT)],
@@ -285,6 +285,6 @@ const fn doom(marks: &'static [(&'static str, &'static str)], command: &'static 
         conditions: DEFAULT,
         command,
         fatal: true,
-        seconds: 3,
+        seconds: 5,
     }
 }
