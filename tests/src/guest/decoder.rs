@@ -3,22 +3,22 @@
 //! The decoder's commands, rightly and wrongly used, and pictures for it.
 
 use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
-use optee_teec::{ParamNone, ParamType, ParamValue, Session};
+use optee_teec::{ParamNone, ParamType, ParamValue};
 use ringfence::proto::decoder::{self, DECODER_UUID};
 use ringfence::proto::message::Decode;
 use ringfence_decoder::frame::Layout;
 use ringfence_decoder::picture;
 use ringfence_decoder::refusal::Refusal;
 
-use super::ta::{self, Code};
+use super::ta::{self, Code, Ta};
 
 /// A session of the decoder.
-pub struct Decoder(Session);
+pub struct Decoder(Ta);
 
 impl Decoder {
     /// Opens one.
     pub fn open() -> Result<Self, Code> {
-        ta::open(DECODER_UUID).map(Self)
+        Ta::of(DECODER_UUID).map(Self)
     }
 
     /// Decodes one picture; returns its width and height.
@@ -30,14 +30,9 @@ impl Decoder {
     /// As [`decode`](Self::decode), with any bytes as the message.
     pub fn decode_message(&mut self, source: u64, message: &[u8]) -> Result<(u32, u32), Code> {
         let (source, message) = (ta::number(source), ta::bytes(message));
-        let (_, _, size, _) = ta::invoke(
-            &mut self.0,
-            decoder::DECODE,
-            source,
-            message,
-            ta::answer(),
-            ParamNone,
-        )?;
+        let (_, _, size, _) =
+            self.0
+                .invoke(decoder::DECODE, source, message, ta::answer(), ParamNone)?;
         Ok((size.a(), size.b()))
     }
 
@@ -45,34 +40,22 @@ impl Decoder {
     pub fn ask(&mut self, command: u32, first: u64, second: u64) -> Result<(), Code> {
         let command = ParamValue::new(command, 0, ParamType::ValueInput);
         let (first, second) = (ta::number(first), ta::number(second));
-        ta::invoke(&mut self.0, decoder::ASK, command, first, second, ParamNone).map(drop)
+        self.0
+            .invoke(decoder::ASK, command, first, second, ParamNone)
+            .map(drop)
     }
 
     /// Keeps a buffer mapped until this session closes (test builds).
     pub fn hold(&mut self, handle: u64) -> Result<(), Code> {
         let handle = ta::number(handle);
-        ta::invoke(
-            &mut self.0,
-            decoder::HOLD,
-            handle,
-            ParamNone,
-            ParamNone,
-            ParamNone,
-        )
-        .map(drop)
+        self.0
+            .invoke(decoder::HOLD, handle, ParamNone, ParamNone, ParamNone)
+            .map(drop)
     }
 
     /// Makes the next picture the last of this session (test builds).
     pub fn doom(&mut self) -> Result<(), Code> {
-        ta::invoke(
-            &mut self.0,
-            decoder::DOOM,
-            ParamNone,
-            ParamNone,
-            ParamNone,
-            ParamNone,
-        )
-        .map(drop)
+        self.0.bare(decoder::DOOM)
     }
 }
 

@@ -67,36 +67,20 @@ pub fn message<M: Message>(file: &Path) -> anyhow::Result<M> {
     message::decode(&bytes).map_err(|error| anyhow::anyhow!("{}: {error}", file.display()))
 }
 
-/// Tries to open a session to any trusted application.
-pub fn open(uuid: [u8; 16]) -> Result<Session, Code> {
-    let mut context = Context::new().map_err(|error| error.raw_code())?;
-    context
-        .open_session(Uuid::from_bytes(uuid))
-        .map_err(|error| error.raw_code())
-}
-
-/// Calls a command of any trusted application.
-pub fn invoke<A: Param, B: Param, C: Param, D: Param>(
-    session: &mut Session,
-    command: u32,
-    a: A,
-    b: B,
-    c: C,
-    d: D,
-) -> Result<(A, B, C, D), Code> {
-    let mut operation = Operation::new(0, a, b, c, d);
-    session
-        .invoke_command(command, &mut operation)
-        .map_err(|error| error.raw_code())?;
-    Ok(operation.parameters())
-}
-
 impl Ta {
     /// Opens a session to Ringfence's trusted application.
     pub fn open() -> anyhow::Result<Self> {
-        open(command::TA_UUID)
-            .map(Self)
+        Self::of(command::TA_UUID)
             .map_err(|code| anyhow::anyhow!("no session to the trusted application: {code:#010x}"))
+    }
+
+    /// Tries to open a session to any trusted application.
+    pub fn of(uuid: [u8; 16]) -> Result<Self, Code> {
+        let mut context = Context::new().map_err(|error| error.raw_code())?;
+        context
+            .open_session(Uuid::from_bytes(uuid))
+            .map(Self)
+            .map_err(|error| error.raw_code())
     }
 
     /// Calls any command with any parameters.
@@ -108,7 +92,11 @@ impl Ta {
         c: C,
         d: D,
     ) -> Result<(A, B, C, D), Code> {
-        invoke(&mut self.0, command, a, b, c, d)
+        let mut operation = Operation::new(0, a, b, c, d);
+        self.0
+            .invoke_command(command, &mut operation)
+            .map_err(|error| error.raw_code())?;
+        Ok(operation.parameters())
     }
 
     /// Calls a command without parameters.

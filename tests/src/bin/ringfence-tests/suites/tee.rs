@@ -10,9 +10,7 @@ use ringfence::proto::command::{self, result};
 use ringfence::proto::firewall::FIREWALL_UUID;
 use ringfence::proto::message::{Decrypt, DigestRequest, Licence};
 use ringfence::secure::{Encryption, SecureSession};
-use ringfence_tests::guest::ta::{
-    self, answer, bytes, encoded, expect_code, expect_done, number, Ta,
-};
+use ringfence_tests::guest::ta::{answer, bytes, encoded, expect_code, expect_done, number, Ta};
 use ringfence_tests::guest::{allocation, expect_errno, tee_ioctl};
 use rustix::io::Errno;
 
@@ -110,7 +108,7 @@ fn forged_kernel_login() -> anyhow::Result<()> {
 
 fn firewall_is_not_for_us() -> anyhow::Result<()> {
     expect_code(
-        ta::open(FIREWALL_UUID),
+        Ta::of(FIREWALL_UUID),
         result::ACCESS_DENIED,
         "a session to the firewall",
     )
@@ -479,7 +477,7 @@ fn sessions_are_limited() -> anyhow::Result<()> {
     const MANY: usize = 200;
     let mut sessions = Vec::new();
     let refusal = loop {
-        match ta::open(command::TA_UUID) {
+        match Ta::of(command::TA_UUID) {
             Ok(session) => sessions.push(session),
             Err(code) => break code,
         }

@@ -4,7 +4,7 @@
 
 use std::os::fd::AsFd;
 
-use optee_teec::{Operation, ParamNone, ParamType, ParamValue};
+use optee_teec::{ParamNone, ParamType, ParamValue};
 use ringfence::buffer::Buffer;
 use ringfence::control::Control;
 use ringfence::proto::command::{self, result};
@@ -85,7 +85,7 @@ pub fn forged_login() -> anyhow::Result<()> {
 pub fn firewall_from_outside() -> anyhow::Result<()> {
     attacked(|_| {
         expect_code(
-            ta::open(FIREWALL_UUID),
+            Ta::of(FIREWALL_UUID),
             result::ACCESS_DENIED,
             "a session to the firewall",
         )?;
@@ -226,20 +226,14 @@ pub fn kernel_opens_the_fence() -> anyhow::Result<()> {
 /// the firewall, and ours in the name of its betters.
 pub fn foreign_application() -> anyhow::Result<()> {
     attacked(|prey| {
-        let mut session = ta::open(foreign::UUID)
+        let mut session = Ta::of(foreign::UUID)
             .map_err(|code| anyhow::anyhow!("the foreign application: {code:#x}"))?;
         let mut call = |uuid: [u8; 16], command: u32, first: u64, second: u64| {
-            let value = |command| ParamValue::new(command, 0, ParamType::ValueInput);
-            let mut operation = Operation::new(
-                0,
-                ta::bytes(&uuid),
-                value(command),
-                ta::number(first),
-                ta::number(second),
-            );
+            let command = ParamValue::new(command, 0, ParamType::ValueInput);
+            let (first, second) = (ta::number(first), ta::number(second));
             session
-                .invoke_command(foreign::CALL, &mut operation)
-                .map_err(|error| error.raw_code())
+                .invoke(foreign::CALL, ta::bytes(&uuid), command, first, second)
+                .map(drop)
         };
         let beside = region::free_neighbour(VIDEO, prey.range)?;
         for range in [prey.range, beside] {
