@@ -34,7 +34,12 @@ impl Counts {
 
     /// Whether something ran and nothing failed.
     pub fn is_success(&self) -> bool {
-        self.failed == 0 && self.passed > 0
+        !self.has_failures() && self.passed > 0
+    }
+
+    /// Whether a test failed.
+    pub fn has_failures(&self) -> bool {
+        self.failed > 0
     }
 
     /// Sum of all summaries of libtest or libtest-mimic in `output`.

@@ -6,6 +6,7 @@
 //! first, and in that order their outputs follow each other in the [`transcript`].
 
 mod counts;
+mod failures;
 mod guest;
 mod host;
 mod transcript;
@@ -157,9 +158,12 @@ struct Progress {
     failure: Option<anyhow::Error>,
     /// How long each job took, by its number.
     times: Vec<(Duration, usize)>,
+    /// Numbers of the jobs in which something failed.
+    failed: Vec<usize>,
 }
 
-/// Runs all jobs, and says how long each took. After an error no further one is begun.
+/// Runs all jobs, says how long each took, and repeats what failed. After an error no further one is
+/// begun.
 fn execute(jobs: Vec<Job<'_>>) -> Result<Counts> {
     let begun = Instant::now();
     let transcript = Transcript::new(jobs.len());
@@ -185,7 +189,12 @@ fn execute(jobs: Vec<Job<'_>>) -> Result<Counts> {
         let mut progress = progress.lock().expect("workers do not panic");
         progress.times.push((took, index));
         match outcome {
-            Ok(counts) => progress.counts += counts,
+            Ok(counts) => {
+                progress.counts += counts;
+                if counts.has_failures() {
+                    progress.failed.push(index);
+                }
+            }
             Err(error) => {
                 progress.failure.get_or_insert(error);
             }
@@ -204,6 +213,12 @@ fn execute(jobs: Vec<Job<'_>>) -> Result<Counts> {
     );
     for (took, index) in progress.times {
         println!("{:>5.0} s  {}", took.as_secs_f64(), jobs[index].title);
+    }
+    for index in progress.failed {
+        println!("==== what failed: {}", jobs[index].title);
+        for line in failures::excerpt(&transcript.text(index)) {
+            println!("{line}");
+        }
     }
     match progress.failure {
         Some(error) => Err(error),

@@ -2,7 +2,7 @@
 //! What jobs that run side by side print, one after the other.
 //!
 //! The first job that has not ended prints as it goes; what the others print is kept until their turn
-//! comes.
+//! comes. What a job has printed can be read again when all is over.
 
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -22,7 +22,7 @@ struct State {
     print: Sink,
 }
 
-/// What a job has printed before its turn.
+/// What a job has printed.
 #[derive(Default)]
 struct Kept {
     pieces: Vec<(Stream, Vec<u8>)>,
@@ -57,9 +57,16 @@ impl Transcript {
         let mut state = self.0.lock().expect("no holder panics");
         if job == state.current {
             (state.print)(stream, bytes);
-        } else {
-            state.jobs[job].pieces.push((stream, bytes.to_owned()));
         }
+        state.jobs[job].pieces.push((stream, bytes.to_owned()));
+    }
+
+    /// All that the job of this number has printed.
+    pub fn text(&self, job: usize) -> String {
+        let state = self.0.lock().expect("no holder panics");
+        let pieces = state.jobs[job].pieces.iter();
+        let bytes: Vec<u8> = pieces.flat_map(|(_, bytes)| bytes.clone()).collect();
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     fn end(&self, job: usize) {
@@ -68,9 +75,9 @@ impl Transcript {
         state.jobs[job].ended = true;
         while state.jobs.get(state.current).is_some_and(|job| job.ended) {
             state.current += 1;
-            if let Some(next) = state.jobs.get_mut(state.current) {
-                for (stream, bytes) in next.pieces.drain(..) {
-                    (state.print)(stream, &bytes);
+            if let Some(next) = state.jobs.get(state.current) {
+                for (stream, bytes) in &next.pieces {
+                    (state.print)(*stream, bytes);
                 }
             }
         }
@@ -175,6 +182,7 @@ mod tests {
         second.line("b2");
         drop(second);
         assert_eq!(shown(), "a1\na2\nb1\nb2\nc1\n");
+        assert_eq!(transcript.text(1), "b1\nb2\n");
     }
 
     #[test]

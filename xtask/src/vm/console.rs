@@ -29,8 +29,8 @@ const CRASHES: [&str; 9] = [
 const CORE_PANIC: [&str; 2] = ["E/TC:", " Panic "];
 
 /// A facility of the debug kernel, a warning of any kernel, or a module's own test (KUnit) has found a
-/// fault.
-const REPORTS: [&str; 15] = [
+/// fault; or a facility has given up, and would find no more.
+const REPORTS: [&str; 19] = [
     "BUG: ",
     "WARNING: ",
     "UBSAN: ",
@@ -46,6 +46,10 @@ const REPORTS: [&str; 15] = [
     "scheduling while atomic",
     "list_add corruption",
     " not ok ",
+    "dma-debug disabled",
+    "ODEBUG disabled",
+    "leak detector disabled",
+    "turning off the locking correctness validator",
 ];
 
 /// What a line says about the guest.
@@ -155,6 +159,8 @@ mod tests {
             "[    9.0] UBSAN: array-index-out-of-bounds in x.c:1:1",
             "[    9.0] DMA-API: device driver frees DMA memory with different size",
             "[    2.0]     not ok 3 what_is_put_is_dirty_until_the_worker_comes",
+            "[   90.2] DMA-API: cacheline tracking ENOMEM, dma-debug disabled",
+            "[   90.2] kmemleak: Kernel memory leak detector disabled",
         ] {
             assert_eq!(judge(line), Some(Finding::Report), "{line}");
         }
