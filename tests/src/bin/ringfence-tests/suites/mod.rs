@@ -47,12 +47,13 @@ use std::env;
 use std::fs;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::thread;
 use std::time::Duration;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use ringfence::control::Control;
 use ringfence::heap::HeapInfo;
-use ringfence_tests::guest::{deadline, memory, module};
+use ringfence_tests::guest::{deadline, debug, memory, module};
 
 /// How the machine must have been booted for a suite.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -458,4 +459,22 @@ fn settled(before: &[HeapInfo]) -> anyhow::Result<()> {
         anyhow::ensure!(now == before, "{now:#?}\nbefore: {before:#?}");
         Ok(Some(()))
     })
+}
+
+/// How long a heap's worker may take to look once more when there is nothing to scrub.
+const LAST_LOOK: Duration = Duration::from_millis(200);
+
+/// Waits until no heap's worker has anything to do: what fails in the background then fails for the
+/// one heap that gets it something.
+fn workers_at_rest() -> anyhow::Result<()> {
+    deadline::until(SETTLING, "all memory is clean", || {
+        for heap in Control::open()?.heaps()? {
+            if region::is_carveout(&heap.name) && debug::figure(&heap.name, "dirty")? > 0 {
+                return Ok(None);
+            }
+        }
+        Ok(Some(()))
+    })?;
+    thread::sleep(LAST_LOOK);
+    Ok(())
 }

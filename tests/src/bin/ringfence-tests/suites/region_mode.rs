@@ -23,7 +23,7 @@ use super::fixture::{expect_zeros, Fixture};
 use super::modules::{all_online, unload_carveout};
 use super::protect::handle;
 use super::region::{self, RECORD, UI, VIDEO, WHOLE};
-use super::Test;
+use super::{workers_at_rest, Test};
 
 pub const TESTS: &[Test] = &[
     (
@@ -262,6 +262,7 @@ fn unnamed_is_zeroed() -> anyhow::Result<()> {
 fn dirty_memory_on_request() -> anyhow::Result<()> {
     let (kept, _) = region::allocate(RECORD, PAGE)?;
     let (buffer, range) = region::allocate(RECORD, 8 * MIB)?;
+    workers_at_rest()?;
     // The worker fails, and comes back a second later.
     let armed = debug::arm("background", 1)?;
     drop(buffer);

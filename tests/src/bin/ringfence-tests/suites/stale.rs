@@ -20,7 +20,7 @@ use rustix::io::Errno;
 
 use super::modules::{all_online, unload_carveout};
 use super::region::{self, CAMERA, FIRMWARE};
-use super::Test;
+use super::{workers_at_rest, Test};
 
 pub const TESTS: &[Test] = &[
     (
@@ -345,6 +345,7 @@ fn failed_background_scrub() -> anyhow::Result<()> {
     scrubbed(heap)?;
     let (buffer, range) = region::allocate(heap, 9 * MIB)?;
     fill(range)?;
+    workers_at_rest()?;
     // In the middle of the range.
     let _armed = debug::arm("background", 3)?;
     drop(buffer);
