@@ -27,6 +27,7 @@ use ringfence_core::{
     },
     registry::{
         self,
+        Abilities,
         Attachment,
         Backend,
         Heap,
@@ -56,6 +57,14 @@ impl Backend for Floor {
         HeapInfo {
             flags: registry::ONLINE,
             ..HeapInfo::default()
+        }
+    }
+
+    fn abilities(&self) -> Abilities {
+        Abilities {
+            // There is nothing to wait for.
+            no_wait: true,
+            ..Abilities::default()
         }
     }
 }

@@ -20,9 +20,9 @@ pub struct Figures {
     /// Heaps in a machine that has been in use, if they were measured.
     #[serde(default)]
     pub states: Vec<StateFigures>,
-    /// A heap that is nearly full, if it was measured.
+    /// Heaps that are nearly full.
     #[serde(default)]
-    pub mixed: Option<MixedFigures>,
+    pub mixed: Vec<MixedFigures>,
     /// Mappings of processes, if they were measured.
     #[serde(default)]
     pub touches: Vec<TouchFigures>,
@@ -133,14 +133,12 @@ pub enum MemoryState {
 pub struct MixedFigures {
     /// Name under /dev/dma_heap.
     pub heap: String,
-    /// Bytes of its region.
+    /// Bytes that there are to allocate.
     pub region: u64,
-    /// Per cent of it that are allocated, about.
+    /// Per cent of these that are allocated, about.
     pub occupancy: u32,
     /// Threads.
     pub threads: u32,
-    /// Microseconds that a thread rests after a call.
-    pub rest: u64,
     /// Bytes of the largest buffers.
     pub largest: u64,
     /// Calls in which no interrupt came, of both kinds together.
@@ -154,7 +152,7 @@ pub struct MixedFigures {
     pub waited: u64,
     /// Calls in which another thread was given the processor.
     pub preempted: u64,
-    /// Allocations that were put off, as no clean memory was left, or no run.
+    /// Allocations that were put off for a while, as no clean memory was left, or no run.
     pub put_off: u64,
     /// `RINGFENCE_IOCTL_ALLOC` that does not wait.
     pub alloc: Spread,

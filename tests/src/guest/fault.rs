@@ -49,11 +49,8 @@ impl Drop for AnyAllocation {
 }
 
 impl AnyAllocation {
-    /// Lets allocations fail that may wait, too; `None` on a kernel that can't.
-    pub fn new() -> anyhow::Result<Option<Self>> {
-        if !is_possible() {
-            return Ok(None);
-        }
+    /// Lets allocations fail that may wait, too, on a kernel that [can](is_possible).
+    pub fn new() -> anyhow::Result<Self> {
         let nth = OpenOptions::new().read(true).write(true).open(NTH);
         let mut this = Self {
             nth: nth.context(NTH)?,
@@ -65,7 +62,7 @@ impl AnyAllocation {
             write(&path, value)?;
             this.old.push((path, old));
         }
-        Ok(Some(this))
+        Ok(this)
     }
 
     /// Does something while the `nth` next allocation of this thread in the kernel

@@ -27,7 +27,7 @@ pub const ALL: &[&str] = &[
     "protected-record:8388608",
     "protected-video:67108864",
     "protection:protected-video",
-    MIXED,
+    "mixed:floor,bench",
     "content:protected-video",
     "touch:camera,default_cma_region,system",
     STATES,
@@ -46,12 +46,9 @@ pub const GATED: &[&str] = &[
     "system:67108864",
     "protected-record:8388608",
     "protection:protected-video",
-    MIXED,
+    "mixed:bench",
     "content:protected-video",
 ];
-
-/// The heap that is nearly full, as `ringfence-bench` wants it.
-const MIXED: &str = "mixed:bench";
 
 /// Words for the kernel's command line: a CMA region in which the largest size fits, and no
 /// instruction that clears memory of any length and yet counts as one.

@@ -164,33 +164,48 @@ fn touches(text: &mut String, report: &Report) {
     text.push('\n');
 }
 
-/// A sentence on a heap that is nearly full.
+/// One row for each heap that is nearly full.
 fn mixed(text: &mut String, report: &Report) {
-    let Some(mixed) = &report.heaps.mixed else {
+    let Some(first) = report.heaps.mixed.first() else {
         return;
     };
+    let head = format!(
+        "{} threads, {} that are {} % full, sizes up to {}",
+        first.threads,
+        show_size(first.region),
+        first.occupancy,
+        show_size(first.largest)
+    );
+    let columns = [
+        "`RINGFENCE_IOCTL_ALLOC`, median",
+        "at worst",
+        "`close`, median",
+        "at worst",
+        "interrupted",
+        "at worst",
+        "put off",
+    ];
+    row(text, &head, columns.map(str::to_owned).to_vec());
+    row(text, "---", vec!["---:".to_owned(); columns.len()]);
+    for mixed in &report.heaps.mixed {
+        let cells = [mixed.alloc, mixed.close].map(|spread| {
+            let times = spread.max as f64 / spread.median as f64;
+            let worst = format!("{} ({times:.2} times)", grouped(spread.max));
+            [grouped(spread.median), worst]
+        });
+        let others = [mixed.interrupted, mixed.interrupted_max, mixed.put_off].map(grouped);
+        row(
+            text,
+            name(&mixed.heap),
+            [cells.concat(), others.to_vec()].concat(),
+        );
+    }
     writeln!(
         text,
-        "Mixed sizes up to {} in a carveout of {} that is {} % full, {} threads that rest {} µs after a \
-         call, {} calls: an allocation (`RINGFENCE_IOCTL_ALLOC`) takes {} instructions of its thread \
-         in the median and {} at worst, a release {} and {}. Apart from these are {} calls in which an \
-         interrupt came, of which the dearest took {} with all that the kernel did then for others. In \
-         {} calls another thread was given the processor; {} waited for a lock that was in the hands \
-         of such a thread, which no figure has.\n",
-        show_size(mixed.largest),
-        show_size(mixed.region),
-        mixed.occupancy,
-        mixed.threads,
-        mixed.rest,
-        grouped(mixed.calls),
-        grouped(mixed.alloc.median),
-        grouped(mixed.alloc.max),
-        grouped(mixed.close.median),
-        grouped(mixed.close.max),
-        grouped(mixed.interrupted),
-        grouped(mixed.interrupted_max),
-        grouped(mixed.preempted),
-        grouped(mixed.waited),
+        "\nInstructions of the calling thread, over {} calls. Those in which an interrupt came are apart \
+         from the others: in their figures is all that the kernel did then for others. Allocations are \
+         put off for a millisecond when no cleared run is left, rather than wait for one.\n",
+        grouped(first.calls)
     )
     .expect("writing to a String succeeds");
 }

@@ -6,7 +6,7 @@
 //! the kernel's own, one beside the other; our modules are loaded for that.
 //! `protection:HEAP,HEAP…` stands for what protecting a buffer of these heaps costs,
 //! `states:HEAP,HEAP…` for these heaps in a fresh machine and in one that has been in
-//! use, `mixed:HEAP` for a heap that is nearly full under several threads,
+//! use, `mixed:HEAP,HEAP…` for heaps that are nearly full under several threads,
 //! `touch:HEAP,HEAP…` for what it costs a process to use a buffer, `content:HEAP` for
 //! decrypting and decoding into buffers of a heap.
 //!
@@ -41,7 +41,7 @@ fn main() -> std::process::ExitCode {
     let Some(work) = Work::parse(&arguments) else {
         eprintln!(
             "usage: ringfence-bench [pages] [protection:HEAP,HEAP...] [states:HEAP,HEAP...] \
-             [mixed:HEAP] [touch:HEAP,HEAP...] [content:HEAP] HEAP[:LARGEST]..."
+             [mixed:HEAP,HEAP...] [touch:HEAP,HEAP...] [content:HEAP] HEAP[:LARGEST]..."
         );
         return ExitCode::from(2);
     };
@@ -63,7 +63,7 @@ struct Work<'a> {
     protection: Vec<&'a str>,
     content: Option<&'a str>,
     states: Vec<&'a str>,
-    mixed: Option<&'a str>,
+    mixed: Vec<&'a str>,
     touch: Vec<&'a str>,
 }
 
@@ -79,7 +79,7 @@ impl<'a> Work<'a> {
                 Some(("protection", heaps)) => work.protection = heaps.split(',').collect(),
                 Some(("content", heap)) => work.content = Some(heap),
                 Some(("states", heaps)) => work.states = heaps.split(',').collect(),
-                Some(("mixed", heap)) => work.mixed = Some(heap),
+                Some(("mixed", heaps)) => work.mixed = heaps.split(',').collect(),
                 Some(("touch", heaps)) => work.touch = heaps.split(',').collect(),
                 Some((heap, largest)) => work.heaps.push((heap, largest.parse().ok()?)),
             }
@@ -120,10 +120,7 @@ fn measure(work: &Work<'_>) -> anyhow::Result<()> {
             .content
             .map(|heap| decoding::measure(&counter, heap))
             .transpose()?,
-        mixed: work
-            .mixed
-            .map(|heap| mixed::measure(&counter, heap))
-            .transpose()?,
+        mixed: mixed::measure(&counter, &work.mixed)?,
         touches: touch::measure(&counter, &work.touch)?,
         states: match work.states.as_slice() {
             [] => Vec::new(),

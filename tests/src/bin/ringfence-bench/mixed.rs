@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-//! A carveout that is nearly full, under several threads.
+//! A heap that is nearly full, under several threads.
 //!
 //! What a call takes is read from the calling thread's own clock: all of its
 //! instructions, but not those of another thread that the scheduler let run in
@@ -11,14 +11,12 @@
 //! apart.
 //!
 //! Each thread releases a buffer and allocates another of another size, over and over,
-//! and rests after each call, as whoever asks for a buffer does something with it. So
-//! what the kernel makes for any dma-buf, its file, inode and directory entry, serves
-//! the next one: its caches of such objects neither grow nor shrink, for which now and
-//! then a call would pay. Without rests they would: these objects are free again only
-//! after a grace period.
+//! without a rest. Allocations do not wait for memory to be zeroed: that, and a run that
+//! is not there, is answered at once, and the thread tries another size a little later.
 //!
-//! Allocations do not wait for memory to be zeroed: that, and a run that is not there,
-//! is answered at once, and the thread tries another size after its rest.
+//! What the kernel makes for any dma-buf, its file, inode and directory entry, comes from
+//! caches that a call has to fill or to empty now and then. A heap that has nothing but
+//! these objects shows what that costs.
 
 use std::collections::VecDeque;
 use std::io;
@@ -61,7 +59,7 @@ const LARGEST: u32 = 10;
 const PAGE: u64 = 4096;
 /// Files that may be open, one for each buffer.
 const OPEN_FILES: u64 = 1 << 14;
-/// How long a thread rests after a call.
+/// How long a thread waits when it was refused.
 const REST: Duration = Duration::from_millis(1);
 
 /// What one thread has seen.
@@ -88,11 +86,26 @@ struct Shared<'a> {
     full: Barrier,
 }
 
-/// Measures a heap.
-pub fn measure(counter: &Counter, heap: &str) -> anyhow::Result<MixedFigures> {
-    let importer = Importer::open()?;
+/// Measures heaps, with as much memory as the largest of them has.
+pub fn measure(counter: &Counter, heaps: &[&str]) -> anyhow::Result<Vec<MixedFigures>> {
+    if heaps.is_empty() {
+        return Ok(Vec::new());
+    }
     // A scrubber that takes no rests leaves the threads none, in which time would hardly pass.
-    reload(heap, &[RATE])?;
+    reload(heaps, &[RATE])?;
+    let sizes = heaps.iter().map(|heap| Ok(heap_info(heap)?.size));
+    let region = sizes.collect::<anyhow::Result<Vec<_>>>()?;
+    let region = region.into_iter().max().unwrap_or_default();
+    let figures = heaps
+        .iter()
+        .map(|heap| measure_one(counter, heap, region))
+        .collect();
+    reload(heaps, &[])?;
+    figures
+}
+
+fn measure_one(counter: &Counter, heap: &str, region: u64) -> anyhow::Result<MixedFigures> {
+    let importer = Importer::open()?;
     rounds::rest(heap)?;
     let clock = Clock::new(counter)?;
     let _limit = Limit::set(OPEN_FILES)?;
@@ -100,7 +113,7 @@ pub fn measure(counter: &Counter, heap: &str) -> anyhow::Result<MixedFigures> {
         clock: &clock,
         importer: &importer,
         heap,
-        region: heap_info(heap)?.size,
+        region,
         used: AtomicU64::new(0),
         calls: AtomicU64::new(0),
         full: Barrier::new(THREADS as usize),
@@ -117,7 +130,6 @@ pub fn measure(counter: &Counter, heap: &str) -> anyhow::Result<MixedFigures> {
             .map(|worker| worker.join().expect("a worker does not panic"))
             .collect::<anyhow::Result<Vec<_>>>()
     })?;
-    reload(heap, &[])?;
     let mut all = Seen::default();
     for mut one in seen {
         all.allocs.append(&mut one.allocs);
@@ -132,8 +144,6 @@ pub fn measure(counter: &Counter, heap: &str) -> anyhow::Result<MixedFigures> {
         region: shared.region,
         occupancy: OCCUPANCY,
         threads: THREADS,
-        // CAST: Small constants.
-        rest: REST.as_micros() as u64,
         largest: PAGE << LARGEST,
         calls: (all.allocs.len() + all.closes.len()) as u64,
         interrupted: all.interrupted.len() as u64,
@@ -146,15 +156,20 @@ pub fn measure(counter: &Counter, heap: &str) -> anyhow::Result<MixedFigures> {
     })
 }
 
-/// Loads the module of `heap` anew.
-fn reload(heap: &str, parameters: &[&str]) -> anyhow::Result<()> {
+/// Loads the module of the carveouts among `heaps` anew.
+fn reload(heaps: &[&str], parameters: &[&str]) -> anyhow::Result<()> {
     // What was released is given back by and by.
     deadline::until(PATIENCE, "rmmod", || {
         module::unload(MODULE).map(Some).map_err(Into::into)
     })?;
     module::load_with(MODULE, parameters)?;
-    deadline::until(PATIENCE, "the heap comes up", || {
-        Ok(heap_info(heap)?.online.then_some(()))
+    deadline::until(PATIENCE, "the heaps come up", || {
+        for heap in heaps {
+            if !heap_info(heap)?.online {
+                return Ok(None);
+            }
+        }
+        Ok(Some(()))
     })
 }
 
@@ -239,7 +254,7 @@ struct Time {
 }
 
 impl Shared<'_> {
-    /// Times one call, and rests.
+    /// Times one call.
     fn time<T>(&self, seen: &mut Seen, call: impl FnOnce() -> T) -> anyhow::Result<(T, Time)> {
         let (waited, preempted) = switches()?;
         let had = self.importer.interrupts()?;
@@ -255,7 +270,6 @@ impl Shared<'_> {
             instructions: own * self.clock.instructions,
             interrupted: has != had,
         };
-        thread::sleep(REST);
         Ok((answer, time))
     }
 
@@ -273,19 +287,21 @@ impl Shared<'_> {
         }
     }
 
-    /// Takes memory until all threads together have as much as is wanted.
+    /// Takes this thread's share of what is to be allocated.
     fn fill(
         &self,
         control: &Control,
         dice: &mut Dice,
         live: &mut VecDeque<(Buffer, u64)>,
     ) -> anyhow::Result<()> {
-        while self.used.load(Ordering::Relaxed) < self.wanted() {
+        let mut own = 0;
+        while own < self.wanted() / u64::from(THREADS) {
             let size = dice.size();
             let request = Request::new(size).from(self.heap);
             live.push_back((control.allocate(&request)?.buffer, size));
-            self.used.fetch_add(size, Ordering::Relaxed);
+            own += size;
         }
+        self.used.fetch_add(own, Ordering::Relaxed);
         Ok(())
     }
 
@@ -349,7 +365,10 @@ impl Shared<'_> {
                     self.used.fetch_add(size, Ordering::Relaxed);
                     return Ok((allocation.buffer, size));
                 }
-                Err(Error::NoneServed { .. }) => seen.put_off += 1,
+                Err(Error::NoneServed { .. }) => {
+                    seen.put_off += 1;
+                    thread::sleep(REST);
+                }
                 Err(error) => return Err(error.into()),
             }
         }

@@ -158,7 +158,7 @@ const SUITES: &[Suite] = &[
     Suite {
         name: "system",
         boot: Boot::Default,
-        tests: Tests::Fixed(system::TESTS),
+        tests: Tests::WithMore(system::TESTS, system::on_this_kernel),
     },
     Suite {
         name: "charged",
@@ -168,7 +168,7 @@ const SUITES: &[Suite] = &[
     Suite {
         name: "cma",
         boot: Boot::Default,
-        tests: Tests::Fixed(cma::TESTS),
+        tests: Tests::WithMore(cma::TESTS, cma::on_this_kernel),
     },
     Suite {
         name: "clients",
@@ -243,7 +243,7 @@ const SUITES: &[Suite] = &[
     Suite {
         name: "stale",
         boot: Boot::Default,
-        tests: Tests::Fixed(stale::TESTS),
+        tests: Tests::WithMore(stale::TESTS, stale::on_this_kernel),
     },
     Suite {
         name: "modules",

@@ -64,11 +64,19 @@ pub const TESTS: &[Test] = &[
         "memory_that_firmware_cleared_can_be_trusted",
         cleared_memory_is_trusted,
     ),
-    (
-        "dirty_ranges_make_way_when_records_run_out",
-        records_run_out,
-    ),
 ];
+
+/// 16,384 buffers take the debug kernel half a minute. What it could find in a request without a
+/// record it finds where one is made to fail.
+pub fn on_this_kernel() -> &'static [Test] {
+    match debug::is_debug_kernel() {
+        true => &[],
+        false => &[(
+            "dirty_ranges_make_way_when_records_run_out",
+            records_run_out,
+        )],
+    }
+}
 
 const PAGE: u64 = 4096;
 const MIB: u64 = 1 << 20;
