@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 //! The stored seeds of a fuzz target, and numbers to damage them by; shared by
-//! the tests beside every fuzz target of the secure world.
+//! the tests beside the fuzz targets.
 
 use std::collections::BTreeMap;
 use std::fs;
