@@ -139,7 +139,7 @@ pub const GUEST: &[GuestBoot] = &[
     GuestBoot {
         board: Board::Translated,
         screening: true,
-        seconds: [115, 230],
+        seconds: [100, 183],
         ..GuestBoot::of(&[
             "video",
             "dmabuf",
@@ -157,7 +157,7 @@ pub const GUEST: &[GuestBoot] = &[
         ])
     },
     GuestBoot {
-        seconds: [61, 208],
+        seconds: [57, 181],
         ..GuestBoot::of(&[
             "attacks",
             "lifecycle",
@@ -180,7 +180,7 @@ pub const GUEST: &[GuestBoot] = &[
     // The first suite ends in a new kernel, in which its second half runs, and then the others.
     GuestBoot {
         images: true,
-        seconds: [12, 49],
+        seconds: [11, 44],
         // The interrupt controller would go on using tables of the old kernel, which the new one may
         // lie upon: without EFI nobody tells it where they are.
         bootargs: "kunit.enable=0 irqchip.gicv3_nolpi=1 swiotlb=force",
@@ -228,7 +228,7 @@ pub struct Proof {
 pub const LATENCY_SUITE: &str = "latency";
 
 /// Seconds that it takes.
-pub const LATENCY_SECONDS: u32 = 80;
+pub const LATENCY_SECONDS: u32 = 65;
 
 /// Proofs that a report of the debug kernel fails a run that otherwise succeeds, that a crash ends one
 /// that otherwise would not end, and that some attacks can end in nothing else.
