@@ -265,6 +265,7 @@ pub mod digest {
     use ringfence_ta::refusal::Refusal;
 
     use super::key_object;
+
     /// A digest in the making.
     pub struct HmacSha256(Mac);
 

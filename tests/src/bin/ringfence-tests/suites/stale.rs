@@ -66,8 +66,8 @@ pub const TESTS: &[Test] = &[
     ),
 ];
 
-/// 16,384 buffers take the debug kernel half a minute. What it could find in a request without a
-/// record it finds where one is made to fail.
+/// Tests that not every kernel runs: 16,384 buffers take the debug kernel half a minute. Records that
+/// can't be had are only made to fail there.
 pub fn on_this_kernel() -> &'static [Test] {
     match debug::is_debug_kernel() {
         true => &[],
